@@ -1,0 +1,47 @@
+# Headrace. `make help` lists what there is.
+PYTHON ?= python3
+DURATION ?=
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench up down lock clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/ready ## install everything into .venv (the other targets do it by themselves)
+
+.venv/ready: requirements.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Headrace needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 …")'
+	@echo "setting up .venv (hash-checked packages)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.txt -r requirements-dev.txt
+	@touch $@
+
+demo: setup ## the whole fraud pipeline live on this machine (DURATION=60 ends it after 60 s)
+	@$(BIN)/python -m services.demo fraud $(if $(DURATION),--duration $(DURATION))
+
+test: setup ## all tests, the real local servers included
+	@$(BIN)/python -m pytest
+
+check: setup ## style, types, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: setup ## throughput, latency and their limits, into build/bench.json
+	@$(BIN)/python -m tests.bench
+
+up: setup ## start Kafka, Valkey and Cassandra on this machine and keep them
+	@$(BIN)/python -m infra.local up
+
+down: setup ## stop them
+	@$(BIN)/python -m infra.local down
+
+lock: setup ## renew the pinned requirements from requirements*.in (needs uv)
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header requirements.in -o requirements.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header requirements-dev.in -o requirements-dev.txt
+
+clean: ## remove what was built here (not .venv)
+	rm -rf build .headrace .mypy_cache .ruff_cache .pytest_cache .hypothesis

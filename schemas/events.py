@@ -1,0 +1,96 @@
+"""What travels on the public topics: one struct a message, JSON on the wire, event time in epoch ms UTC.
+
+A new field has a default; no field ever changes its type. Unknown fields are ignored.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+Text = Annotated[str, msgspec.Meta(max_length=64)]
+Millis = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Amount = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
+
+
+class Transaction(msgspec.Struct, frozen=True, gc=False):
+    """A card payment at a terminal; `amount` in units of its currency, negative for a refund."""
+
+    event_id: Id
+    event_time: Millis
+    customer_id: Id
+    terminal_id: Id
+    amount: Amount
+    currency: Text | None = None
+    merchant_category: Text | None = None
+    country: Text | None = None
+    device: Text | None = None
+    channel: Text | None = None
+
+
+class Label(msgspec.Struct, frozen=True, gc=False):
+    """What an event turned out to be (1: fraud, click), and when that became known."""
+
+    event_id: Id
+    label_time: Millis
+    label: Literal[0, 1]
+
+
+class Score(msgspec.Struct, frozen=True, gc=False):
+    """An event as it was scored: the features as used, the model, the decision, and when.
+
+    `entities` maps each entity to the event's key, `received_at` is when Kafka took the event in and
+    `scored_at` when the score was made (epoch ms). One event id may be scored twice after a failure;
+    the scores are then the same up to model and time of scoring.
+    """
+
+    event_id: Id
+    event_time: Millis
+    entities: dict[str, str]
+    features: dict[str, float]
+    score: float
+    decision: str
+    model_id: str
+    feature_set: str
+    received_at: Millis
+    scored_at: Millis
+
+
+class Example(msgspec.Struct, frozen=True, gc=False):
+    """A scored event with its label: what a learner learns from, and nothing is recomputed."""
+
+    event_id: Id
+    event_time: Millis
+    label_time: Millis
+    label: Literal[0, 1]
+    features: dict[str, float]
+    score: float
+    model_id: str
+    feature_set: str
+    weight: float = 1.0
+
+
+class ModelAnnouncement(msgspec.Struct, frozen=True):
+    """A new snapshot of a model, itself enclosed and signed; `example_offsets` is the next offset to learn
+    from in each partition of the example topic."""
+
+    model_id: str
+    recipe: str
+    feature_set: str
+    example_offsets: dict[int, int]
+    examples_learnt: int
+    created_at: Millis
+    snapshot: bytes
+
+
+class Watermark(msgspec.Struct, frozen=True, gc=False):
+    """A producer's promise that this partition will bring no event before `watermark` (epoch ms) any more.
+
+    Travels beside events and labels, marked by the record header `WATERMARK_HEADER`. Once one is seen, stages
+    that merge partitions wait for all of them and release in event-time order; `None` ends the promise.
+    """
+
+    watermark: Millis | None
+
+
+WATERMARK_HEADER = "headrace-watermark"

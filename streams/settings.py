@@ -1,0 +1,81 @@
+"""Settings: one frozen object, read from the environment once at the door; a wrong one fails there by name."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+class SettingsError(ValueError):
+    """A setting is missing or wrong; the message names the variable."""
+
+
+def _positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        value = kind(text)
+        if not value > 0:
+            raise ValueError("must be more than 0")
+        return value
+
+    return parse
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError("must be HOST:PORT")
+    return text
+
+
+def _key(text: str) -> bytes:
+    if len(text) < 32:
+        raise ValueError("must have at least 32 characters")
+    return text.encode()
+
+
+def _setting(variable: str, parse: Callable[[str], Any], default: Any) -> Any:
+    return field(default=default, metadata={"variable": variable, "parse": parse})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the servers are and how the pipeline runs; seconds and milliseconds as the names say."""
+
+    kafka: str = _setting("HEADRACE_KAFKA", _address, "127.0.0.1:9092")
+    redis: str = _setting("HEADRACE_REDIS", str, "redis://127.0.0.1:6379/0")
+    cassandra: str = _setting("HEADRACE_CASSANDRA", _address, "127.0.0.1:9042")
+    keyspace: str = _setting("HEADRACE_KEYSPACE", str, "headrace")
+    model_key: bytes = _setting("HEADRACE_MODEL_KEY", _key, b"")
+    partitions: int = _setting("HEADRACE_PARTITIONS", _positive(int), 4)
+    checkpoint_seconds: float = _setting("HEADRACE_CHECKPOINT_SECONDS", _positive(float), 0.5)
+    snapshot_seconds: float = _setting("HEADRACE_SNAPSHOT_SECONDS", _positive(float), 2.0)
+    session_seconds: float = _setting("HEADRACE_SESSION_SECONDS", _positive(float), 10.0)
+    label_wait_seconds: float = _setting("HEADRACE_LABEL_WAIT_SECONDS", _positive(float), 30.0)
+    watermark_wait_seconds: float = _setting("HEADRACE_WATERMARK_WAIT_SECONDS", _positive(float), 60.0)
+    max_ahead_ms: int = _setting("HEADRACE_MAX_AHEAD_MS", _positive(int), 86_400_000)
+    metrics_port: int = _setting("HEADRACE_METRICS_PORT", int, 0)
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> "Settings":
+        """Return the settings in `environment`; what is absent has its default.
+
+        Raises SettingsError that names the variable.
+
+        >>> Settings.read({"HEADRACE_PARTITIONS": "8"}).partitions
+        8
+        """
+        values: dict[str, Any] = {}
+        for spec in fields(cls):
+            variable = spec.metadata["variable"]
+            if (text := environment.get(variable)) is None:
+                continue
+            try:
+                values[spec.name] = spec.metadata["parse"](text)
+            except ValueError as error:
+                raise SettingsError(f"{variable}: {error}") from None
+        return cls(**values)
+
+    def signing_key(self) -> bytes:
+        """Return the key that signs model snapshots; raise SettingsError where none was given."""
+        if not self.model_key:
+            raise SettingsError("HEADRACE_MODEL_KEY: is not set (32 characters or more, it signs the models)")
+        return self.model_key

@@ -1,0 +1,120 @@
+"""Card fraud: transactions of customers at terminals, labels days late.
+
+The windows of 1, 7 and 30 days, `is_weekend` and `is_night` are the features of *Reproducible Machine Learning
+for Credit Card Fraud Detection*, chapter 3; with labels exactly 7 days late, the terminal's label windows are
+the book's delayed risk windows. The others are what a fraud team adds first: bursts, and the amount against
+the customer's own habits.
+"""
+
+import numpy as np
+
+from schemas.events import Transaction
+from streams.features.spec import (
+    DAY,
+    EVENT_TIME,
+    HOUR,
+    MINUTE,
+    Aggregate,
+    Column,
+    Columns,
+    Derived,
+    FeatureSet,
+    Over,
+    Stage,
+    View,
+    Window,
+    windowed,
+)
+from streams.usecases.usecase import Thresholds, UseCase
+
+MINUTES_10, HOUR_1 = Window("10m", 10 * MINUTE), Window("1h", HOUR)
+DAY_1, DAY_7, DAY_30 = Window("1d", DAY), Window("7d", 7 * DAY), Window("30d", 30 * DAY)
+
+THURSDAY = 3  # 1970-01-01, counting from Monday = 0
+
+
+def is_weekend(columns: Columns) -> Column:
+    """Return 1 on Saturday and Sunday (UTC)."""
+    weekday = (columns[EVENT_TIME] // DAY + THURSDAY) % 7
+    return (weekday >= 5).astype(np.float64)
+
+
+def is_night(columns: Columns) -> Column:
+    """Return 1 from midnight to 6:59 (UTC)."""
+    return (columns[EVENT_TIME] % DAY // HOUR <= 6).astype(np.float64)
+
+
+def amount_to_mean(columns: Columns) -> Column:
+    """Return the amount as a multiple of the customer's mean over 30 days, 1 where that is 0."""
+    mean = columns["customer_amount_mean_30d"]
+    return np.divide(columns["amount"], mean, out=np.ones_like(mean), where=mean != 0)
+
+
+def amount_zscore(columns: Columns) -> Column:
+    """Return how many of the customer's standard deviations the amount lies above the mean, 0 without spread."""
+    spread = columns["customer_amount_std_30d"]
+    distance = columns["amount"] - columns["customer_amount_mean_30d"]
+    return np.divide(distance, spread, out=np.zeros_like(spread), where=spread > 1e-9)
+
+
+CUSTOMER = Stage(
+    entity="customer",
+    key="customer_id",
+    views=(
+        View(
+            Over.EVENTS,
+            "amount",
+            (
+                *windowed("customer_tx_count", Aggregate.COUNT, MINUTES_10, HOUR_1, DAY_1, DAY_7, DAY_30),
+                *windowed("customer_amount_mean", Aggregate.MEAN, DAY_1, DAY_7, DAY_30),
+                *windowed("customer_amount_sum", Aggregate.SUM, HOUR_1, DAY_1),
+                *windowed("customer_amount_max", Aggregate.MAX, DAY_30),
+                *windowed("customer_amount_std", Aggregate.STD, DAY_30),
+                *windowed("customer_seconds_since_tx", Aggregate.SINCE, DAY_30),
+            ),
+        ),
+    ),
+)
+
+TERMINAL = Stage(
+    entity="terminal",
+    key="terminal_id",
+    views=(
+        View(
+            Over.EVENTS,
+            "amount",
+            (
+                *windowed("terminal_tx_count", Aggregate.COUNT, HOUR_1, DAY_1, DAY_7, DAY_30),
+                *windowed("terminal_amount_mean", Aggregate.MEAN, DAY_1, DAY_30),
+            ),
+        ),
+        View(
+            Over.LABELS,
+            "",
+            (
+                *windowed("terminal_label_count", Aggregate.COUNT, DAY_1, DAY_7, DAY_30),
+                *windowed("terminal_fraud_rate", Aggregate.MEAN, DAY_1, DAY_7, DAY_30),
+            ),
+        ),
+    ),
+)
+
+FRAUD = UseCase(
+    name="fraud",
+    noun="transactions",
+    event=Transaction,
+    event_id="event_id",
+    event_time="event_time",
+    features=FeatureSet(
+        values=("amount",),
+        stages=(CUSTOMER, TERMINAL),
+        derived=(
+            Derived("is_weekend", is_weekend),
+            Derived("is_night", is_night),
+            Derived("amount_to_mean", amount_to_mean),
+            Derived("amount_zscore", amount_zscore),
+        ),
+    ),
+    recipe="logistic",
+    thresholds=Thresholds(review=0.2, decline=0.6),
+)

@@ -1,0 +1,43 @@
+"""A use case is a declaration: which event, whose features, which labels, which model, which decision."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from schemas.topics import Topics, catalogue
+from streams.features.spec import FeatureSet
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """From `review` on an event is looked at, from `decline` on it is refused; both are scores in [0, 1]."""
+
+    review: float
+    decline: float
+
+
+@dataclass(frozen=True)
+class UseCase:
+    """Everything the streams know of a use case.
+
+    `event` is a struct of `schemas.events`; `event_id` and `event_time` name its fields; `noun` names its
+    topic; the features' stages name the entities' key fields; `recipe` names one of `streams.models.recipes`.
+    """
+
+    name: str
+    noun: str
+    event: type[Any]
+    event_id: str
+    event_time: str
+    features: FeatureSet
+    recipe: str
+    thresholds: Thresholds
+
+    @cached_property
+    def entities(self) -> tuple[str, ...]:
+        """The entities in the order of the stages."""
+        return tuple(stage.entity for stage in self.features.stages)
+
+    def topics(self, partitions: int) -> Topics:
+        """Return the use case's topics, each public one with so many partitions."""
+        return catalogue(self.name, self.noun, self.entities[1:], partitions)
