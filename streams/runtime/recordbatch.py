@@ -1,0 +1,381 @@
+"""Kafka's record batch, format v2, read and written over flat arrays: no Python object per record.
+
+The layout is Kafka's `DefaultRecordBatch`: a header of 61 bytes, then records of varints and bytes.
+
+    base offset i64 | length i32 | leader epoch i32 | magic i8 | CRC32C u32 | attributes i16 |
+    last offset delta i32 | first timestamp i64 | max timestamp i64 | producer id i64 |
+    producer epoch i16 | base sequence i32 | number of records i32
+
+The kernels are compiled when this module is first imported and cached beside it. They answer with a
+status instead of raising; `records.py` turns that into an error.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+from numba.core import types
+from numpy.typing import NDArray
+
+OVERHEAD = 12  # base offset and length, which `length` itself does not count
+HEADER = 61
+MAGIC_AT = 16
+CRC_AT = 17
+ATTRIBUTES_AT = 21  # the CRC covers everything from here on
+COUNT_AT = 57
+SMALLEST_RECORD = 7
+RECORD_OVERHEAD = 32  # at most: length, attributes, time and offset deltas, two sizes, no headers
+
+CODEC_BITS = 0x07
+LOG_APPEND_BIT = 0x08
+CONTROL_BIT = 0x20
+
+OK, BAD_MAGIC, BAD_CRC, BAD_STRUCTURE = 0, 1, 2, 3
+
+U8 = NDArray[np.uint8]
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+
+# Signatures take read-only arrays, which writable ones convert to: a fetched `bytes` is used in place.
+_bytes = types.Array(types.uint8, 1, "C", readonly=True)
+_i32 = types.Array(types.int32, 1, "C", readonly=True)
+_i64 = types.Array(types.int64, 1, "C", readonly=True)
+_out_bytes, _out_i32, _out_i64 = types.uint8[::1], types.int32[::1], types.int64[::1]
+_int, _flag = types.int64, types.boolean
+_tuple_of: Any = types.UniTuple
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _kernel(signature: Any) -> Callable[[F], F]:
+    """Compile ahead for one signature; the start of a worker must not wait for the first event's types."""
+    compiled: Callable[[F], F] = numba.njit(signature, cache=True, nogil=True, error_model="numpy")
+    return compiled
+
+
+def _crc_tables() -> NDArray[np.uint32]:
+    """The eight tables of slicing-by-8 for the Castagnoli polynomial (RFC 3720, appendix B.4)."""
+    tables = np.zeros((8, 256), np.uint32)
+    for byte in range(256):
+        crc = byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+        tables[0, byte] = crc
+    for k in range(1, 8):
+        tables[k] = (tables[k - 1] >> 8) ^ tables[0, tables[k - 1] & 0xFF]
+    return tables
+
+
+_T = _crc_tables()
+
+
+@_kernel(types.uint32(_bytes, types.uint64))
+def _little_endian_4(buffer: U8, at: np.uint64) -> np.uint32:
+    """Four bytes at `at`; an unsigned index spares Numba the check for a negative one."""
+    return (
+        np.uint32(buffer[at])
+        | np.uint32(buffer[at + np.uint64(1)]) << np.uint32(8)
+        | np.uint32(buffer[at + np.uint64(2)]) << np.uint32(16)
+        | np.uint32(buffer[at + np.uint64(3)]) << np.uint32(24)
+    )
+
+
+@_kernel(types.uint32(_bytes, types.uint64, types.uint64))
+def crc32c(buffer: U8, start: int, end: int) -> int:
+    """CRC-32C of `buffer[start:end]`."""
+    crc, low = np.uint32(0xFFFFFFFF), np.uint32(0xFF)
+    i = np.uint64(start)
+    while i + np.uint64(8) <= end:
+        word = crc ^ _little_endian_4(buffer, i)
+        crc = (
+            _T[7, word & low]
+            ^ _T[6, (word >> np.uint32(8)) & low]
+            ^ _T[5, (word >> np.uint32(16)) & low]
+            ^ _T[4, word >> np.uint32(24)]
+            ^ _T[3, buffer[i + np.uint64(4)]]
+            ^ _T[2, buffer[i + np.uint64(5)]]
+            ^ _T[1, buffer[i + np.uint64(6)]]
+            ^ _T[0, buffer[i + np.uint64(7)]]
+        )
+        i += np.uint64(8)
+    while i < end:
+        crc = _T[0, (crc ^ buffer[i]) & low] ^ (crc >> np.uint32(8))
+        i += np.uint64(1)
+    return int(crc ^ np.uint32(0xFFFFFFFF))
+
+
+@_kernel(_int(_bytes, _int, _int))
+def big_endian(buffer: U8, at: int, size: int) -> int:
+    """The signed integer of `size` bytes at `at`."""
+    value = int(np.int8(buffer[at]))
+    for i in range(1, size):
+        value = (value << 8) | int(buffer[at + i])
+    return value
+
+
+@_kernel(types.void(_out_bytes, _int, _int, _int))
+def put_big_endian(out: U8, at: int, size: int, value: int) -> None:
+    """Write `value` as a signed integer of `size` bytes at `at`."""
+    for i in range(size):
+        out[at + i] = np.uint8((value >> (8 * (size - 1 - i))) & 0xFF)
+
+
+@_kernel(_tuple_of(_int, 2)(_bytes, _int, _int))
+def varint(buffer: U8, at: int, end: int) -> tuple[int, int]:
+    """The zigzag varint at `at` and where it ends; -1 for the end if it is cut off or over-long."""
+    raw = np.uint64(0)
+    shift = 0
+    while at < end and shift < 64:
+        byte = np.uint64(buffer[at])
+        raw |= (byte & np.uint64(0x7F)) << np.uint64(shift)
+        at += 1
+        if byte < np.uint64(0x80):
+            return int(np.int64(raw >> np.uint64(1)) ^ -np.int64(raw & np.uint64(1))), at
+        shift += 7
+    return 0, -1
+
+
+@_kernel(_int(_out_bytes, _int, _int))
+def put_varint(out: U8, at: int, value: int) -> int:
+    """Write a zigzag varint at `at`; the answer is where it ends."""
+    raw = np.uint64((value << 1) ^ (value >> 63))
+    while raw > np.uint64(0x7F):
+        out[at] = np.uint8((raw & np.uint64(0x7F)) | np.uint64(0x80))
+        raw >>= np.uint64(7)
+        at += 1
+    out[at] = np.uint8(raw)
+    return at + 1
+
+
+@_kernel(_tuple_of(_int, 5)(_bytes, _int, _flag))
+def scan(buffer: U8, first_offset: int, check_crc: bool) -> tuple[int, int, int, int, int]:
+    """Walk the whole batches of a fetch response.
+
+    Answers status, end (of the last whole batch, or start of the bad one), the number of records outside
+    control batches, the next offset to fetch, and the number of compressed batches. A batch that the
+    broker cut off at the end is left out.
+    """
+    at, count, compressed, next_offset = 0, 0, 0, first_offset
+    while at + OVERHEAD <= buffer.size:
+        length = big_endian(buffer, at + 8, 4)
+        if length < HEADER - OVERHEAD:
+            return BAD_STRUCTURE, at, count, next_offset, compressed
+        end = at + OVERHEAD + length
+        if end > buffer.size:
+            break
+        if buffer[at + MAGIC_AT] != 2:
+            return BAD_MAGIC, at, count, next_offset, compressed
+        if check_crc and crc32c(buffer, at + ATTRIBUTES_AT, end) != np.uint32(
+            big_endian(buffer, at + CRC_AT, 4)
+        ):
+            return BAD_CRC, at, count, next_offset, compressed
+        records = big_endian(buffer, at + COUNT_AT, 4)
+        attributes = buffer[at + ATTRIBUTES_AT + 1]
+        fits = records * SMALLEST_RECORD <= length or attributes & CODEC_BITS != 0
+        if records < 0 or not fits:
+            return BAD_STRUCTURE, at, count, next_offset, compressed
+        if not attributes & CONTROL_BIT:
+            compressed += (attributes & CODEC_BITS) != 0
+            count += records
+        # The last offset of a batch outlives compaction, so a batch emptied by it is stepped over.
+        next_offset = max(next_offset, big_endian(buffer, at, 8) + big_endian(buffer, at + 23, 4) + 1)
+        at = end
+    return OK, at, count, next_offset, compressed
+
+
+@_kernel(
+    _tuple_of(_int, 2)(
+        _bytes, _int, _int, _out_i64, _out_i64, _out_i64, _out_i32, _out_i64, _out_i32, _out_i64, _out_i32
+    )
+)
+def index(  # noqa: PLR0911, PLR0917 (a kernel takes its columns one by one, and cannot raise)
+    buffer: U8,
+    end: int,
+    first_offset: int,
+    offsets: I64,
+    timestamps: I64,
+    key_start: I64,
+    key_size: I32,
+    value_start: I64,
+    value_size: I32,
+    header_start: I64,
+    header_count: I32,
+) -> tuple[int, int]:
+    """Fill the spans of every record at or after `first_offset` of the uncompressed batches in
+    `buffer[:end]`; answers status and how many there are."""
+    at, n = 0, 0
+    while at < end:
+        base = big_endian(buffer, at, 8)
+        batch_end = at + OVERHEAD + big_endian(buffer, at + 8, 4)
+        attributes = buffer[at + ATTRIBUTES_AT + 1]
+        first_time = big_endian(buffer, at + 27, 8)
+        append_time = big_endian(buffer, at + 35, 8)
+        records = big_endian(buffer, at + COUNT_AT, 4)
+        pos = at + HEADER
+        at = batch_end
+        if attributes & CONTROL_BIT:
+            continue
+        for _ in range(records):
+            length, pos = varint(buffer, pos, batch_end)
+            if pos < 0 or length < 0 or length > batch_end - pos:
+                return BAD_STRUCTURE, n
+            record_end = pos + length
+            time_delta, p = varint(buffer, pos + 1, record_end)
+            if p < 0:
+                return BAD_STRUCTURE, n
+            offset_delta, p = varint(buffer, p, record_end)
+            if p < 0:
+                return BAD_STRUCTURE, n
+            size, p = varint(buffer, p, record_end)
+            if p < 0 or size > record_end - p:
+                return BAD_STRUCTURE, n
+            key_start[n], key_size[n] = p, max(size, -1)
+            p += max(size, 0)
+            size, p = varint(buffer, p, record_end)
+            if p < 0 or size > record_end - p:
+                return BAD_STRUCTURE, n
+            value_start[n], value_size[n] = p, max(size, -1)
+            p += max(size, 0)
+            headers, p = varint(buffer, p, record_end)
+            if p < 0 or headers < 0 or (headers == 0 and p != record_end):
+                return BAD_STRUCTURE, n
+            header_start[n], header_count[n] = p, headers
+            pos = record_end
+            offsets[n] = base + offset_delta
+            timestamps[n] = append_time if attributes & LOG_APPEND_BIT else first_time + time_delta
+            n += base + offset_delta >= first_offset
+        if pos != batch_end:
+            return BAD_STRUCTURE, n
+    return OK, n
+
+
+@_kernel(types.void(_out_bytes, types.uint64, _bytes, types.uint64, _int))
+def _copy(out: U8, at: int, source: U8, start: int, size: int) -> None:
+    for i in range(np.uint64(max(size, 0))):
+        out[at + i] = source[start + i]
+
+
+@_kernel(_int(_int))
+def varint_size(value: int) -> int:
+    """How many bytes `put_varint` needs for `value`."""
+    raw = np.uint64((value << 1) ^ (value >> 63))
+    size = 1
+    while raw > np.uint64(0x7F):
+        raw >>= np.uint64(7)
+        size += 1
+    return size
+
+
+@_kernel(types.void(_out_bytes, _int, _int, _int, _int))
+def _put_header(out: U8, end: int, count: int, first_time: int, max_time: int) -> None:
+    put_big_endian(out, 0, 8, 0)  # the broker assigns the offsets
+    put_big_endian(out, 8, 4, end - OVERHEAD)
+    put_big_endian(out, 12, 4, -1)  # leader epoch: unknown
+    out[MAGIC_AT] = 2
+    put_big_endian(out, ATTRIBUTES_AT, 2, 0)
+    put_big_endian(out, 23, 4, count - 1)
+    put_big_endian(out, 27, 8, first_time)
+    put_big_endian(out, 35, 8, max_time)
+    put_big_endian(out, 43, 8, -1)  # producer id, epoch and sequence: not idempotent
+    put_big_endian(out, 51, 2, -1)
+    put_big_endian(out, 53, 4, -1)
+    put_big_endian(out, COUNT_AT, 4, count)
+    put_big_endian(out, CRC_AT, 4, int(crc32c(out, ATTRIBUTES_AT, end)))
+
+
+@_kernel(_tuple_of(_int, 2)(_i32, _i32, _i64, _int, _int))
+def plan(key_size: I32, value_size: I32, rows: I64, first: int, max_bytes: int) -> tuple[int, int]:
+    """How far `rows[first:]` goes into one batch of `max_bytes`, but at least one row, and a size that
+    surely holds it."""
+    size, i = HEADER, first
+    while i < rows.size:
+        row = rows[i]
+        record = RECORD_OVERHEAD + max(int(key_size[row]), 0) + max(int(value_size[row]), 0)
+        if i > first and size + record > max_bytes:
+            break
+        size += record
+        i += 1
+    return i, size
+
+
+@_kernel(_int(_bytes, _i64, _i32, _bytes, _i64, _i32, _i64, _i64, _out_bytes))
+def write(  # noqa: PLR0917 (a kernel takes its columns one by one)
+    keys: U8,
+    key_start: I64,
+    key_size: I32,
+    values: U8,
+    value_start: I64,
+    value_size: I32,
+    timestamps: I64,
+    rows: I64,
+    out: U8,
+) -> int:
+    """Write one batch of `rows`, without headers, into `out`; answers its size in bytes."""
+    first_time = timestamps[rows[0]]
+    max_time = first_time
+    at = HEADER
+    for i in range(rows.size):
+        row = rows[i]
+        k, v = int(key_size[row]), int(value_size[row])
+        time_delta = int(timestamps[row] - first_time)
+        max_time = max(max_time, timestamps[row])
+        body = 2 + varint_size(time_delta) + varint_size(i) + varint_size(k) + varint_size(v)
+        at = put_varint(out, at, body + max(k, 0) + max(v, 0))
+        out[at] = 0  # attributes: none are defined
+        at = put_varint(out, at + 1, time_delta)
+        at = put_varint(out, at, i)
+        at = put_varint(out, at, k)
+        _copy(out, at, keys, key_start[row], k)
+        at = put_varint(out, at + max(k, 0), v)
+        _copy(out, at, values, value_start[row], v)
+        at += max(v, 0)
+        out[at] = 0  # headers: none
+        at += 1
+    _put_header(out, at, rows.size, first_time, max_time)
+    return at
+
+
+@_kernel(types.int32[::1](_bytes, _i64, _i32, _int))
+def murmur2_partitions(keys: U8, key_start: I64, key_size: I32, partitions: int) -> I32:
+    """The partition of each key as Kafka's default partitioner has it; a null key goes by its row."""
+    m = np.uint32(0x5BD1E995)
+    answer = np.empty(key_size.size, np.int32)
+    for row in range(key_size.size):
+        size = np.int64(key_size[row])
+        if size < 0:
+            answer[row] = row % partitions
+            continue
+        at = key_start[row]
+        end = at + size
+        h = np.uint32(0x9747B28C) ^ np.uint32(size)
+        while at + 4 <= end:
+            k = np.uint32(_little_endian_4(keys, np.uint64(at)) * m)
+            k ^= k >> np.uint32(24)
+            h = np.uint32(h * m) ^ np.uint32(k * m)
+            at += 4
+        if at < end:
+            for i in range(end - at):
+                h ^= np.uint32(keys[at + i]) << np.uint32(8 * i)
+            h = np.uint32(h * m)
+        h ^= h >> np.uint32(13)
+        h = np.uint32(h * m)
+        h ^= h >> np.uint32(15)
+        answer[row] = np.int64(h & np.uint32(0x7FFFFFFF)) % partitions
+    return answer
+
+
+@_kernel(_tuple_of(types.int64[::1], 2)(_i32, _int))
+def group(partitions: I32, n: int) -> tuple[I64, I64]:
+    """Rows in the order of their partition, order kept within each, and where each partition ends."""
+    ends = np.zeros(n + 1, np.int64)
+    for p in partitions:
+        ends[p + 1] += 1
+    for p in range(n):
+        ends[p + 1] += ends[p]
+    rows = np.empty(partitions.size, np.int64)
+    for row in range(partitions.size):
+        p = partitions[row]
+        rows[ends[p]] = row
+        ends[p] += 1
+    return rows, ends[:n]
