@@ -1,0 +1,198 @@
+"""The kernel that folds records into entities' rings and reads windows off them (Numba, flat arrays).
+
+Every entity has one *ring* a view: its recent records (time, value) in an arena shared by all, sorted by
+time, then value. A feature is a pure function of the ring's content and the event's time, so neither the order
+in which records came nor a restart in between can change a bit of it. Reading scans the ring once, newest
+first, for all windows of a view.
+"""
+
+import numpy as np
+from numba import njit
+
+from streams.features.spec import Aggregate, Over
+
+EVENT_KIND, LABEL_KIND = int(Over.EVENTS), int(Over.LABELS)
+COUNT, SUM, MEAN = int(Aggregate.COUNT), int(Aggregate.SUM), int(Aggregate.MEAN)
+STD, MAX = int(Aggregate.STD), int(Aggregate.MAX)
+SMALLEST_RING = 4
+
+ring_type = np.dtype([("base", "i8"), ("capacity", "i8"), ("first", "i8"), ("size", "i8")])
+"""Where a ring lies: records base + first … base + first + size - 1 of a block of `capacity` at `base`."""
+
+
+@njit(cache=True, inline="always")
+def _evict(ring, times, oldest):
+    """Drop the records at or before `oldest` from the front."""
+    while ring["size"] > 0 and times[ring["base"] + ring["first"]] <= oldest:
+        ring["first"] += 1
+        ring["size"] -= 1
+
+
+@njit(cache=True)
+def _make_room(ring, times, values, used):
+    """Make room for one record more, moving the ring if need be; return what is used, -1 if the arena is full."""
+    base, first, size, capacity = ring["base"], ring["first"], ring["size"], ring["capacity"]
+    if first + size < capacity:
+        return used
+    if size * 2 <= capacity and capacity > 0:
+        target = base
+    else:
+        capacity = max(SMALLEST_RING, 2 * capacity)
+        target = used
+        if used + capacity > times.size:
+            return -1
+        used += capacity
+    for i in range(size):
+        times[target + i] = times[base + first + i]
+        values[target + i] = values[base + first + i]
+    ring["base"], ring["capacity"], ring["first"] = target, capacity, 0
+    return used
+
+
+@njit(cache=True, inline="always")
+def _insert(ring, times, values, time, value):
+    """Insert in order of (time, value); there is room."""
+    start = ring["base"] + ring["first"]
+    at = start + ring["size"]
+    while at > start and (times[at - 1] > time or (times[at - 1] == time and values[at - 1] > value)):
+        times[at] = times[at - 1]
+        values[at] = values[at - 1]
+        at -= 1
+    times[at] = time
+    values[at] = value
+    ring["size"] += 1
+
+
+@njit(cache=True, inline="always")
+def _newest(ring, times):
+    return times[ring["base"] + ring["first"] + ring["size"] - 1]
+
+
+@njit(cache=True)
+def _read(ring, times, values, time, own, windows, aggregates, feature_windows, out):
+    """Write the view's features as of `time` into `out`; `own`: the event itself lies in the ring."""
+    start = ring["base"] + ring["first"]
+    at = start + ring["size"] - 1
+    while at >= start and times[at] > time:
+        at -= 1
+    earlier = at - 1 if own else at
+    since = time - times[earlier] if earlier >= start else np.int64(1) << 62
+    count, total, squares, largest = 0, 0.0, 0.0, -np.inf
+    feature = 0
+    for window in range(windows.size):
+        oldest = time - windows[window]
+        while at >= start and times[at] > oldest:
+            value = values[at]
+            count += 1
+            total += value
+            squares += value * value
+            largest = max(largest, value)
+            at -= 1
+        # Features are sorted by window, so each is read off as its window is complete.
+        while feature < aggregates.size and feature_windows[feature] == window:
+            aggregate = aggregates[feature]
+            if aggregate == COUNT:
+                result = float(count)
+            elif aggregate == SUM:
+                result = total
+            elif aggregate == MEAN:
+                result = total / count if count else 0.0
+            elif aggregate == STD:
+                mean = total / count if count else 0.0
+                result = np.sqrt(max(0.0, squares / count - mean * mean)) if count > 1 else 0.0
+            elif aggregate == MAX:
+                result = largest if count else 0.0
+            else:
+                result = min(since, windows[window]) / 1000.0
+            out[feature] = result
+            feature += 1
+
+
+@njit(cache=True)
+def fold(row, used, counters, slots, kinds, record_times, record_values, rings, times, values, dirty, views, out):
+    """Fold records `row` … in order and read the features of each event; return (next row, used).
+
+    Stops early when the arena is full: the caller makes it larger and calls again from the row returned.
+    slots int64[n], kinds int8[n], record_times int64[n] (ms), record_values float64[n, m]; rings ring_type[slot, view];
+    `views` is a tuple of one tuple a view: over, value column, keep (ms), windows int64 (ms), aggregates,
+    feature windows, columns of `out` float64[n, features]. counters[0] counts records too late for their ring.
+    """
+    (
+        over,
+        value_columns,
+        keeps,
+        windows,
+        window_starts,
+        aggregates,
+        feature_windows,
+        feature_starts,
+        columns,
+    ) = views
+    scratch = np.empty(aggregates.size, np.float64)
+    while row < slots.size:
+        slot, kind, time = slots[row], kinds[row], record_times[row]
+        for view in range(over.size):
+            if over[view] == kind:
+                ring = rings[slot, view]
+                if ring["size"] > 0:
+                    _evict(ring, times, max(time, _newest(ring, times)) - keeps[view])
+                grown = _make_room(ring, times, values, used)
+                if grown < 0:
+                    return row, used
+                used = grown
+        for view in range(over.size):
+            ring = rings[slot, view]
+            own = over[view] == kind
+            if own:
+                if ring["size"] > 0 and _newest(ring, times) - time >= keeps[view]:
+                    counters[0] += 1
+                    own = False
+                else:
+                    _insert(ring, times, values, time, record_values[row, value_columns[view]])
+                    dirty[slot] = 1
+            if kind == EVENT_KIND:
+                lo, hi = feature_starts[view], feature_starts[view + 1]
+                _read(
+                    ring, times, values, time, own,
+                    windows[window_starts[view] : window_starts[view + 1]],
+                    aggregates[lo:hi], feature_windows[lo:hi], scratch[lo:hi],
+                )  # fmt: skip
+                for feature in range(lo, hi):
+                    out[row, columns[feature]] = scratch[feature]
+        row += 1
+    return row, used
+
+
+@njit(cache=True)
+def compact(rings, old_times, old_values, times, values):
+    """Copy every ring into a new arena, at the smallest block that leaves it room to grow; return what is used."""
+    used = 0
+    for slot in range(rings.shape[0]):
+        for view in range(rings.shape[1]):
+            ring = rings[slot, view]
+            size = ring["size"]
+            start = ring["base"] + ring["first"]
+            capacity = SMALLEST_RING
+            while capacity <= size:
+                capacity *= 2
+            if ring["capacity"] == 0:
+                continue
+            times[used : used + size] = old_times[start : start + size]
+            values[used : used + size] = old_values[start : start + size]
+            ring["base"], ring["first"], ring["capacity"] = used, 0, capacity
+            used += capacity
+    return used
+
+
+@njit(cache=True)
+def compacted_size(rings):
+    """Return how many records `compact` will use."""
+    used = 0
+    for slot in range(rings.shape[0]):
+        for view in range(rings.shape[1]):
+            if rings[slot, view]["capacity"] > 0:
+                capacity = SMALLEST_RING
+                while capacity <= rings[slot, view]["size"]:
+                    capacity *= 2
+                used += capacity
+    return used

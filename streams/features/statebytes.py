@@ -1,0 +1,158 @@
+"""The bytes of an entity's state, as the checkpoint keeps them (Numba).
+
+    fingerprint u64 · checksum u64 · per view: size u32, width u32, newest i64 (only where size > 0),
+    ages u32[size] (newest - time, ms), values[size] of `width` bytes — little-endian, each part padded to 8 bytes
+
+`width` is 1 where every value is a whole number in 0 … 255, 4 where float32 holds them exactly, otherwise 8.
+The same state has the same bytes, always: states are compared as bytes.
+"""
+
+import numpy as np
+from numba import njit
+
+HEADER = 16
+LONGEST_KEEP = (1 << 32) - 1  # ms: ages are 32 bits wide
+
+OK, OTHER_FEATURES, CORRUPT = 0, 1, 2
+
+
+@njit(cache=True, inline="always")
+def _padded(size):
+    return (size + 7) & ~7
+
+
+@njit(cache=True)
+def _width(values):
+    """Return the narrowest width in bytes that holds every value exactly."""
+    width = 1
+    for value in values:
+        if width == 1 and not (0.0 <= value <= 255.0 and value == np.floor(value)):
+            width = 4
+        if width == 4 and np.float64(np.float32(value)) != value:
+            return 8
+    return width
+
+
+@njit(cache=True)
+def _checksum(words):
+    """FNV-1a over 64-bit words."""
+    digest = np.uint64(14695981039346656037)
+    for word in words:
+        digest = (digest ^ word) * np.uint64(1099511628211)
+    return digest
+
+
+@njit(cache=True)
+def sizes(slots, rings, values):
+    """Return where each entity's bytes end when packed one after the other, int64[n]."""
+    ends = np.empty(slots.size, np.int64)
+    end = 0
+    for i in range(slots.size):
+        end += HEADER
+        for view in range(rings.shape[1]):
+            ring = rings[slots[i], view]
+            size = ring["size"]
+            end += 8
+            if size > 0:
+                start = ring["base"] + ring["first"]
+                width = _width(values[start : start + size])
+                end += 8 + _padded(4 * size) + _padded(width * size)
+        ends[i] = end
+    return ends
+
+
+@njit(cache=True)
+def pack(slots, ends, fingerprint, rings, times, values, buffer):
+    """Write the entities into `buffer` uint8[ends[-1]], which is zeroed."""
+    for i in range(slots.size):
+        begin = ends[i - 1] if i > 0 else 0
+        at = begin + HEADER
+        for view in range(rings.shape[1]):
+            ring = rings[slots[i], view]
+            size = ring["size"]
+            start = ring["base"] + ring["first"]
+            held = values[start : start + size]
+            width = _width(held)
+            words = buffer[at : at + 8].view(np.uint32)
+            words[0], words[1] = size, width
+            at += 8
+            if size == 0:
+                continue
+            newest = times[start + size - 1]
+            buffer[at : at + 8].view(np.int64)[0] = newest
+            at += 8
+            ages = buffer[at : at + 4 * size].view(np.uint32)
+            for j in range(size):
+                ages[j] = newest - times[start + j]
+            at += _padded(4 * size)
+            if width == 1:
+                small = buffer[at : at + size]
+                for j in range(size):
+                    small[j] = np.uint8(held[j])
+            elif width == 4:
+                middle = buffer[at : at + 4 * size].view(np.float32)
+                for j in range(size):
+                    middle[j] = held[j]
+            else:
+                buffer[at : at + 8 * size].view(np.float64)[:] = held
+            at += _padded(width * size)
+        header = buffer[begin : begin + HEADER].view(np.uint64)
+        header[0] = fingerprint
+        header[1] = _checksum(buffer[begin + HEADER : ends[i]].view(np.uint64)) ^ fingerprint
+
+
+@njit(cache=True)
+def verify(state, fingerprint, views):
+    """Return whether `state` uint8[n] can be loaded, and how many records it holds: (OK | …, records)."""
+    if state.size < HEADER + 8 * views or state.size % 8:
+        return CORRUPT, 0
+    header = state[:HEADER].view(np.uint64)
+    if header[1] != _checksum(state[HEADER:].view(np.uint64)) ^ header[0]:
+        return CORRUPT, 0
+    if header[0] != fingerprint:
+        return OTHER_FEATURES, 0
+    at, records = HEADER, 0
+    for _ in range(views):
+        if at + 8 > state.size:
+            return CORRUPT, 0
+        words = state[at : at + 8].view(np.uint32)
+        size, width = np.int64(words[0]), np.int64(words[1])
+        at += 8
+        if size > 0:
+            at += 8 + _padded(4 * size) + _padded(width * size)
+        records += size
+    return (OK if at == state.size else CORRUPT), records
+
+
+@njit(cache=True)
+def unpack(state, slot, used, rings, times, values):
+    """Load a verified state into `slot`'s rings from `used` on, each with room to grow; return what is used."""
+    at = HEADER
+    for view in range(rings.shape[1]):
+        words = state[at : at + 8].view(np.uint32)
+        size, width = np.int64(words[0]), words[1]
+        at += 8
+        ring = rings[slot, view]
+        ring["first"], ring["size"] = 0, size
+        if size == 0:
+            ring["base"], ring["capacity"] = 0, 0
+            continue
+        ring["base"], ring["capacity"] = used, 2 * size
+        newest = state[at : at + 8].view(np.int64)[0]
+        at += 8
+        ages = state[at : at + 4 * size].view(np.uint32)
+        for j in range(size):
+            times[used + j] = newest - ages[j]
+        at += _padded(4 * size)
+        if width == 1:
+            for j in range(size):
+                values[used + j] = state[at + j]
+        elif width == 4:
+            middle = state[at : at + 4 * size].view(np.float32)
+            for j in range(size):
+                values[used + j] = middle[j]
+        else:
+            values[used : used + size] = state[at : at + 8 * size].view(np.float64)
+        at += _padded(width * size)
+        used += 2 * size
+    return used

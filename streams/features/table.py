@@ -1,0 +1,174 @@
+"""The entities of one partition in memory: fold records, read features, give and take state bytes."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.features import kernel, statebytes
+from streams.features.spec import Aggregate, FeatureSet, Over, Stage
+
+
+class StateRefused(ValueError):
+    """Stored state that must not be loaded: damaged, or written by another feature set."""
+
+
+class EntityTable:
+    """The state of one stage's entities, keyed by the entity's id as bytes.
+
+    >>> from streams.features.spec import *
+    >>> hour = Window("1h", HOUR)
+    >>> stage = Stage("card", "card_id", (View(Over.EVENTS, "amount", windowed("n", Aggregate.COUNT, hour)),))
+    >>> table = EntityTable(stage, FeatureSet(("amount",), (stage,), ()))
+    >>> zeros = np.zeros(3, np.int8)
+    >>> table.fold([b"a", b"b", b"a"], zeros, np.array([0, 5, 9]), np.ones((3, 2))).tolist()
+    [[1.0], [1.0], [2.0]]
+    """
+
+    def __init__(self, stage: Stage, features: FeatureSet) -> None:
+        self.stage = stage
+        self.late = 0
+        self._fingerprint = np.uint64(int.from_bytes(stage.fingerprint(features.lateness), "little"))
+        self._views = _flatten(stage, features)
+        self._slots: dict[bytes, int] = {}
+        self._keys: list[bytes] = []
+        self._rings = np.zeros((64, len(stage.views)), kernel.ring_type)
+        self._dirty = np.zeros(64, np.uint8)
+        self._times = np.zeros(1024, np.int64)
+        self._values = np.zeros(1024, np.float64)
+        self._used = 0
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._slots
+
+    def missing(self, keys: Iterable[bytes]) -> list[bytes]:
+        """Return those of `keys` that are not in memory, each once."""
+        return [key for key in dict.fromkeys(keys) if key not in self._slots]
+
+    def fold(
+        self,
+        keys: Sequence[bytes],
+        kinds: NDArray[np.int8],
+        times: NDArray[np.int64],
+        values: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """Fold records in order; return the stage's features of each event, float64[n, features].
+
+        kinds int8[n] (`Over`: event or label), times int64[n] in ms, values float64[n, len(values) + 1] whose
+        last column is the label. An unknown key starts empty. The rows of labels are zeros.
+        """
+        out = np.zeros((len(keys), len(self.stage.names)), np.float64)
+        slots = self._slots_of(keys)
+        counters = np.zeros(1, np.int64)
+        row = 0
+        while True:
+            row, self._used = kernel.fold(
+                row, self._used, counters, slots, kinds, times, values,
+                self._rings, self._times, self._values, self._dirty, self._views, out,
+            )  # fmt: skip
+            if row == len(keys):
+                break
+            self._make_room(self._times.size)
+        self.late += int(counters[0])
+        return out
+
+    def take_dirty(self) -> list[tuple[bytes, bytes]]:
+        """Return (key, state bytes) of every entity changed since the last call, which counts as kept now."""
+        slots = np.flatnonzero(self._dirty[: len(self._keys)])
+        self._dirty[slots] = 0
+        return self._pack(slots)
+
+    def mark_dirty(self, keys: Iterable[bytes]) -> None:
+        """Count `keys` as changed again: their last state did not reach the store."""
+        for key in keys:
+            self._dirty[self._slots[key]] = 1
+
+    def states(self) -> dict[bytes, bytes]:
+        """Return the state bytes of every entity in memory."""
+        return dict(self._pack(np.arange(len(self._keys))))
+
+    def load(self, key: bytes, state: bytes) -> None:
+        """Take an entity's state from the store; raise StateRefused, and change nothing, where it is unfit."""
+        array = np.frombuffer(state, np.uint8)
+        verdict, records = statebytes.verify(array, self._fingerprint, len(self.stage.views))
+        if verdict == statebytes.OTHER_FEATURES:
+            raise StateRefused("written by another feature set")
+        if verdict == statebytes.CORRUPT:
+            raise StateRefused("damaged (its checksum does not fit)")
+        if self._used + 2 * records > self._times.size:
+            self._make_room(2 * records)
+        slot = int(self._slots_of([key])[0])
+        self._used = statebytes.unpack(array, slot, self._used, self._rings, self._times, self._values)
+        self._dirty[slot] = 0
+
+    def _pack(self, slots: NDArray[np.int64]) -> list[tuple[bytes, bytes]]:
+        if slots.size == 0:
+            return []
+        ends = statebytes.sizes(slots, self._rings, self._values)
+        buffer = np.zeros(ends[-1], np.uint8)
+        statebytes.pack(slots, ends, self._fingerprint, self._rings, self._times, self._values, buffer)
+        data, bounds = buffer.tobytes(), [0, *ends.tolist()]
+        return [(self._keys[slot], data[bounds[i] : bounds[i + 1]]) for i, slot in enumerate(slots.tolist())]
+
+    def _slots_of(self, keys: Sequence[bytes]) -> NDArray[np.int64]:
+        slots = list(map(self._slots.get, keys))
+        if None in slots:
+            for i, slot in enumerate(slots):
+                if slot is None:
+                    slots[i] = self._slots.get(keys[i])
+                    if slots[i] is None:
+                        slots[i] = self._add(keys[i])
+        return np.array(slots, np.int64)
+
+    def _add(self, key: bytes) -> int:
+        slot = len(self._keys)
+        if slot == len(self._rings):
+            self._rings = np.concatenate([self._rings, np.zeros_like(self._rings)])
+            self._dirty = np.concatenate([self._dirty, np.zeros_like(self._dirty)])
+        self._slots[key] = slot
+        self._keys.append(key)
+        return slot
+
+    def _make_room(self, records: int) -> None:
+        """Move every ring into an arena with room for at least `records` more."""
+        size = 1024
+        while size < kernel.compacted_size(self._rings) + records:
+            size *= 2
+        times, values = np.zeros(size, np.int64), np.zeros(size, np.float64)
+        self._used = kernel.compact(self._rings, self._times, self._values, times, values)
+        self._times, self._values = times, values
+
+
+def _flatten(stage: Stage, features: FeatureSet) -> tuple[NDArray[np.int64], ...]:
+    """Return the stage's declaration as the arrays that `kernel.fold` takes."""
+    over, columns_of_value, keeps, windows, window_starts = [], [], [], [], [0]
+    aggregates, feature_windows, feature_starts, columns = [], [], [0], []
+    column = 0
+    for view in stage.views:
+        over.append(view.over)
+        columns_of_value.append(len(features.values) if view.over is Over.LABELS else features.values.index(view.value))
+        keeps.append(view.windows[-1].length + features.lateness)
+        windows += [window.length for window in view.windows]
+        window_starts.append(len(windows))
+        order = sorted(
+            (view.windows.index(feature.window), column + i, feature.aggregate)
+            for i, feature in enumerate(view.features)
+        )
+        for window, at, aggregate in order:
+            feature_windows.append(window)
+            columns.append(at)
+            aggregates.append(Aggregate(aggregate))
+        column += len(view.features)
+        feature_starts.append(column)
+    if max(keeps) > statebytes.LONGEST_KEEP:
+        raise ValueError(f"{stage.entity}: a window and its lateness may be 49 days at most")
+    return tuple(
+        np.array(part, np.int64)
+        for part in (
+            over, columns_of_value, keeps, windows, window_starts,
+            aggregates, feature_windows, feature_starts, columns,
+        )
+    )  # fmt: skip

@@ -1,0 +1,46 @@
+"""From columns to the feature vector: one function for the stream, the backtest and the tests."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.features.spec import EVENT_TIME, FeatureSet
+
+
+def assemble(
+    features: FeatureSet,
+    times: NDArray[np.int64],
+    values: NDArray[np.float64],
+    staged: Sequence[NDArray[np.float64]],
+) -> NDArray[np.float64]:
+    """Return the feature vectors float64[n, len(features.names)] of n events.
+
+    times int64[n] in ms, values float64[n, >= len(features.values)], `staged` one float64[n, …] a stage.
+    A derived feature that is not finite is 0.
+    """
+    known = [values[:, : len(features.values)], *staged]
+    names = features.names
+    vector = np.empty((len(times), len(names)))
+    width = sum(part.shape[1] for part in known)
+    np.concatenate(known, axis=1, out=vector[:, :width])
+    columns = {name: vector[:, i] for i, name in enumerate(names[:width])}
+    columns[EVENT_TIME] = times.astype(np.float64)
+    for i, feature in enumerate(features.derived, start=width):
+        vector[:, i] = np.nan_to_num(feature.function(columns), nan=0.0, posinf=0.0, neginf=0.0)
+        columns[feature.name] = vector[:, i]
+    return vector
+
+
+def merge_order(times: NDArray[np.int64], kinds: NDArray[np.int8], event_ids: Sequence[bytes]) -> NDArray[np.int64]:
+    """Return the order in which records of several partitions are folded: time, labels before events, event id.
+
+    Stable, and the same whatever the partitions were.
+    """
+    order = np.lexsort((-kinds, times))
+    ordered_times, ordered_kinds = times[order], kinds[order]
+    tied = (ordered_times[1:] == ordered_times[:-1]) & (ordered_kinds[1:] == ordered_kinds[:-1])
+    if not tied.any():
+        return order
+    ids = np.array([event_ids[row] for row in order])  # ties are rare; only then ids are looked at
+    return order[np.lexsort((ids, -ordered_kinds, ordered_times))]
