@@ -1,0 +1,113 @@
+"""Apache Kafka: one process that is broker and controller."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from kafka import KafkaAdminClient
+from kafka.errors import KafkaError
+
+from .errors import LocalServerError
+from .java import java
+from .ports import HOST, free_port
+from .server import Server
+
+MAX_MESSAGE = 8 * 1024 * 1024  # bytes; a value of 2 MB must get through, to be refused by the pipeline
+
+LOG4J = """\
+Configuration:
+  status: error
+  Appenders:
+    Console: {name: out, PatternLayout: {pattern: "%d %p %m (%c)%n%throwable"}}
+  Loggers:
+    Root: {level: WARN, AppenderRef: {ref: out}}
+    Logger:
+      - {name: kafka.server, level: INFO}
+      - {name: org.apache.kafka.coordinator.group, level: INFO}
+"""
+
+
+def render_config(port: int, controller_port: int, data: Path) -> str:
+    """The text of server.properties for a single node."""
+    settings = {
+        "process.roles": "broker,controller",
+        "node.id": 1,
+        "controller.quorum.voters": f"1@{HOST}:{controller_port}",
+        "listeners": f"BROKER://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
+        "listener.security.protocol.map": "BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "controller.listener.names": "CONTROLLER",
+        "inter.broker.listener.name": "BROKER",
+        "log.dirs": data,
+        "auto.create.topics.enable": "false",
+        "default.replication.factor": 1,
+        "min.insync.replicas": 1,
+        "offsets.topic.replication.factor": 1,
+        "offsets.topic.num.partitions": 8,
+        "transaction.state.log.replication.factor": 1,
+        "transaction.state.log.min.isr": 1,
+        "transaction.state.log.num.partitions": 4,
+        "share.coordinator.state.topic.replication.factor": 1,
+        "share.coordinator.state.topic.min.isr": 1,
+        "group.initial.rebalance.delay.ms": 0,
+        "group.min.session.timeout.ms": 1000,
+        "message.max.bytes": MAX_MESSAGE,
+        "replica.fetch.max.bytes": MAX_MESSAGE,
+        # After a crash the broker may return only when its last session is over.
+        "broker.heartbeat.interval.ms": 500,
+        "broker.session.timeout.ms": 2000,
+        "num.network.threads": 2,
+        "num.io.threads": 4,
+        "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,  # of the heap; 128 MB by default
+    }
+    return "".join(f"{name}={value}\n" for name, value in settings.items())
+
+
+class Kafka(Server):
+    """One Kafka broker; `identity` is its cluster id."""
+
+    name = "kafka"
+
+    def prepare(self) -> list[str]:
+        """Write server.properties, and format the data folder on the first start."""
+        config = self.folder / "server.properties"
+        data = self.folder / "data"
+        (self.folder / "log4j2.yaml").write_text(LOG4J, encoding="utf-8")
+        config.write_text(render_config(self.port, free_port(), data), encoding="utf-8")
+        if not (data / "meta.properties").exists():
+            self._format(config, data)
+        return [*self._java("-Xms256m", "-Xmx512m"), "kafka.Kafka", str(config)]
+
+    def answering(self) -> str | None:
+        """The cluster id of the broker that answers and has registered."""
+        try:
+            admin = KafkaAdminClient(bootstrap_servers=self.address, request_timeout_ms=5000)
+        except KafkaError:
+            return None
+        try:
+            cluster = admin.describe_cluster()
+        except KafkaError:
+            return None
+        finally:
+            admin.close()
+        return str(cluster["cluster_id"]) if cluster["brokers"] else None
+
+    def _java(self, *options: str) -> list[str]:
+        log4j = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.yaml'}"
+        return java(self.name, *options, "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", log4j)
+
+    def _format(self, config: Path, data: Path) -> None:
+        shutil.rmtree(data, ignore_errors=True)  # left by a format that was cut short
+        arguments = [
+            "kafka.tools.StorageTool",
+            "format",
+            "--cluster-id",
+            self.identity,
+            "--config",
+            str(config),
+        ]
+        result = subprocess.run(
+            [*self._java("-Xmx128m", "-XX:TieredStopAtLevel=1"), *arguments],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        if result.returncode:
+            raise LocalServerError(f"kafka: formatting {data} failed: {result.stdout}{result.stderr}".strip())
