@@ -1,0 +1,99 @@
+"""What a process shows of itself: the only module that knows Prometheus.
+
+Base units, no entity ids in labels. One `Metrics` a process, passed in; `serve` opens the endpoint.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+LATENCY_BUCKETS = (
+    0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.035, 0.05, 0.075,
+    0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
+BATCH_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+
+class ManyHistogram(Collector):
+    """A histogram that takes a whole batch of values at once: one call a batch, not one an event."""
+
+    def __init__(self, name: str, documentation: str, registry: CollectorRegistry) -> None:
+        self._name, self._documentation = name, documentation
+        self._bounds = np.array(LATENCY_BUCKETS)
+        self._counts = np.zeros(len(LATENCY_BUCKETS) + 1, np.int64)
+        self._sum = 0.0
+        registry.register(self)
+
+    def observe(self, values: NDArray[np.float64]) -> None:
+        """Count `values`, in the base unit."""
+        places = np.searchsorted(self._bounds, values)
+        self._counts += np.bincount(places, minlength=self._counts.size)
+        self._sum += float(values.sum())
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """Yield the histogram as Prometheus reads it."""
+        bounds = [*map(str, LATENCY_BUCKETS), "+Inf"]
+        counts = np.cumsum(self._counts).astype(float)
+        family = HistogramMetricFamily(self._name, self._documentation)
+        family.add_metric([], list(zip(bounds, counts, strict=True)), self._sum)
+        yield family
+
+
+class Metrics:
+    """Every metric of a process; which of them move depends on what the process does."""
+
+    def __init__(self, process: str) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.process = process
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"headrace_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"headrace_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, *labels: str) -> Histogram:
+            return Histogram(f"headrace_{name}", text, labels, registry=registry, buckets=BATCH_BUCKETS)
+
+        # Flow. `stage` is the entity of a feature stage, or the agent's verb: history, join, learner.
+        self.events = counter("events", "Records processed", "stage")
+        self.batches = counter("batches", "Fetched batches processed", "stage")
+        self.batch_seconds = histogram("batch_seconds", "Time to process a fetched batch", "stage")
+        self.event_to_score_seconds = ManyHistogram(
+            "headrace_event_to_score_seconds", "From Kafka's taking an event in to its score", registry
+        )
+        self.lag = gauge("lag_records", "Records not yet processed", "topic", "partition")
+        self.dlq = counter("dlq", "Records put aside as poison", "reason")
+        self.duplicates = counter("duplicates", "Records seen before and dropped", "stage")
+        self.late = counter("late", "Records too late for their windows", "stage")
+        self.held = gauge("held_records", "Records held back until all watermarks have passed", "stage", "partition")
+        # Checkpoints.
+        self.checkpoint_seconds = histogram("checkpoint_seconds", "Time to write a checkpoint", "stage")
+        self.checkpoint_age_seconds = gauge("checkpoint_age_seconds", "Age of the oldest unwritten change", "stage")
+        self.checkpoint_entities = counter("checkpoint_entities", "Entity states written", "stage")
+        self.entities = gauge("entities", "Entities in memory", "stage")
+        # Models.
+        self.model_created = gauge("model_created_timestamp_seconds", "When the model in use was made", "model_id")
+        self.model_age_seconds = gauge("model_age_seconds", "Age of the model in use")
+        self.examples = counter("examples_learnt", "Examples learnt from")
+        self.examples_refused = counter("examples_refused", "Examples refused", "reason")
+        self.progressive = gauge("progressive", "Quality on delayed labels, sliding window", "measure")
+        # Stores.
+        self.store_retries = counter("store_retries", "Attempts repeated as a store was away", "store")
+        self._model_id: str | None = None
+
+    def model(self, model_id: str, created_at_ms: int) -> None:
+        """Show which model is in use; only the current one has a series."""
+        if self._model_id is not None:
+            self.model_created.remove(self._model_id)
+        self._model_id = model_id
+        self.model_created.labels(model_id).set(created_at_ms / 1000)
+
+    def serve(self, port: int) -> int:
+        """Serve /metrics on the loopback interface (port 0: any free one) and return the port."""
+        server, _thread = start_http_server(port, addr="127.0.0.1", registry=self.registry)
+        return int(server.server_port)
