@@ -1,0 +1,86 @@
+"""The compiled scorer is River's own `predict_proba_one`, to 1e-12, whatever the model has seen."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from river import compose, linear_model, naive_bayes, preprocessing
+
+from streams.models.compiled import scorer
+from streams.models.recipes import RECIPES, Model
+
+NAMES = ("a", "b", "c", "d")
+
+values = st.one_of(st.just(0.0), st.just(1.0), st.floats(-1e6, 1e6))
+rows = st.lists(st.tuples(values, values, values, values), min_size=1, max_size=8)
+# A learnt example may lack features, and may have one that is never scored.
+examples = st.lists(
+    st.tuples(st.dictionaries(st.sampled_from([*NAMES, "elsewhere"]), values), st.booleans()), max_size=30
+)
+
+
+def river_says(model: Model, scored: list[tuple[float, ...]]) -> np.ndarray:
+    probabilities = (model.predict_proba_one(dict(zip(NAMES, row, strict=True))) for row in scored)
+    return np.array([probability.get(True, 0.0) for probability in probabilities])
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@settings(deadline=None)
+@given(examples=examples, scored=rows)
+def test_equals_river(recipe: str, examples: list, scored: list) -> None:
+    """Fresh, half-taught, with features unseen or never varying: the compiled score is River's."""
+    model = RECIPES[recipe]()
+    for x, y in examples:
+        model.learn_one(x, y)
+    compiled = scorer(model, NAMES)(np.array(scored))
+    np.testing.assert_allclose(compiled, river_says(model, scored), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        preprocessing.StandardScaler(with_std=False) | linear_model.LogisticRegression(),
+        preprocessing.StandardScaler(window_size=3) | linear_model.LogisticRegression(),
+        preprocessing.MinMaxScaler() | linear_model.LogisticRegression(),
+        compose.Select("a") | linear_model.LogisticRegression(),
+        linear_model.LogisticRegression(),
+        naive_bayes.GaussianNB(),
+    ],
+    ids=repr,
+)
+def test_other_models_are_called_as_they_are(model: Model) -> None:
+    """A model that only looks like the compiled kind is never compiled into something else."""
+    scored = [(1.0, 2.0, 3.0, 4.0), (0.5, -2.0, 0.0, 1.0)]
+    for row, label in zip([*scored, (3.0, 3.0, 3.0, 3.0)], (True, False, True), strict=True):
+        model.learn_one(dict(zip(NAMES, row, strict=True)), label)
+    np.testing.assert_allclose(scorer(model, NAMES)(np.array(scored)), river_says(model, scored), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("label", [True, False])
+def test_saturates_as_river_does(label: bool) -> None:
+    """Past a logit of 30 both say exactly 0 or 1."""
+    model = RECIPES["logistic"]()
+    for value in (0.0, 1.0, 2.0):
+        model.learn_one(dict.fromkeys(NAMES, value), label)
+    scored = [(1e9,) * 4, (-1e9,) * 4]
+    compiled = scorer(model, NAMES)(np.array(scored))
+    assert set(compiled.tolist()) == {0.0, 1.0}
+    assert compiled.tolist() == river_says(model, scored).tolist()
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_compiled_scorer_stays_as_it_was(recipe: str) -> None:
+    """Learning on does not change the scores of a scorer that was made before."""
+    model = RECIPES[recipe]()
+    model.learn_one(dict.fromkeys(NAMES, 1.0), True)
+    model.learn_one(dict.fromkeys(NAMES, 2.0), False)
+    score, row = scorer(model, NAMES), np.array([[3.0, 1.0, 2.0, 0.0]])
+    before = score(row)
+    model.learn_one(dict.fromkeys(NAMES, 5.0), True)
+    assert score(row) == before
+    assert scorer(model, NAMES)(row) != before
+
+
+def test_no_rows_no_scores() -> None:
+    """An empty batch is a batch."""
+    assert scorer(RECIPES["logistic"](), NAMES)(np.zeros((0, 4))).shape == (0,)
