@@ -1,0 +1,85 @@
+"""The port of the history: what must outlive Redis and Kafka, whatever store keeps it."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from schemas.events import Label, Score
+
+DAY_MS = 86_400_000
+
+OnRetry = Callable[[Exception], None]
+"""Told of every attempt that failed and will be made again."""
+
+
+class StoreUnreachable(ConnectionError):
+    """The store cannot be used from the start; one line that names it and the cause."""
+
+
+class Scored(NamedTuple):
+    """A score, the bytes it was read from, and its offset in its partition of the topic."""
+
+    score: Score
+    record: bytes
+    offset: int
+
+
+class EntityScore(NamedTuple):
+    """One line of an entity's day; `event_time` in epoch ms."""
+
+    event_id: str
+    event_time: int
+    score: float
+    decision: str
+    model_id: str
+
+
+class HistoryStore(Protocol):
+    """Every scored event and every label of one use case.
+
+    Writes are idempotent and commute: whatever order they come in and however often, of an event id's scores
+    the one made last stays, of its labels the one known last, and each stays whole. A write that returns is
+    kept. While the store is away, calls wait and try again.
+    """
+
+    async def write_scores(self, scores: Sequence[Scored]) -> None:
+        """Keep scores, by event and by each entity and day."""
+
+    async def write_labels(self, labels: Sequence[Label]) -> None:
+        """Keep labels by event."""
+
+    async def scores(self, event_ids: Sequence[str]) -> dict[str, Score]:
+        """Return the scores that are there, by event id."""
+
+    async def labels(self, event_ids: Sequence[str]) -> dict[str, Label]:
+        """Return the labels that are there, by event id."""
+
+    async def entity_day(self, entity: str, id_: str, day: int, limit: int = 1000) -> list[EntityScore]:
+        """Return the entity's newest events of a day (days since the epoch, UTC), newest first."""
+
+    async def close(self) -> None:
+        """Give the connections back."""
+
+
+def score_written_at(scored: Scored) -> int:
+    """Return the write time of a score in microseconds: of two scores the one made last wins.
+
+    The offset tells apart what was scored in the same millisecond (one of the two wins, always the same one);
+    the same record always has the same time, so that writing it again changes nothing.
+
+    >>> score = Score("e", 0, {}, {}, 0.5, "accept", "m", "f", received_at=0, scored_at=7)
+    >>> score_written_at(Scored(score, b"", 1234))
+    7234
+    """
+    return scored.score.scored_at * 1000 + scored.offset % 1000
+
+
+def label_written_at(label: Label) -> int:
+    """Return the write time of a label in microseconds: of two labels the one known last wins, at the same
+    time the positive one."""
+    return label.label_time * 1000 + label.label
+
+
+def newest(scores: Sequence[Scored]) -> list[Scored]:
+    """Return one score an event: of several the one that stays."""
+    by_time = sorted(scores, key=lambda scored: (score_written_at(scored), scored.offset))
+    return list({scored.score.event_id: scored for scored in by_time}.values())
