@@ -45,7 +45,7 @@ class Decoder(Generic[T]):
             message = self._decode(value)
         except msgspec.ValidationError as error:
             raise Poison("invalid", str(error)) from None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Poison("undecodable", str(error)) from None
         time = getattr(message, self._time_field)
         if time > latest:
