@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from math import inf
 from typing import Any
 
 
@@ -12,17 +13,25 @@ class SettingsError(ValueError):
 def _positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
     def parse(text: str) -> Any:
         value = kind(text)
-        if not value > 0:
-            raise ValueError("must be more than 0")
+        if not 0 < value < inf:
+            raise ValueError("must be more than 0 and finite")
         return value
 
     return parse
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise ValueError("must be a port, 0 to 65535")
+    return port
 
 
 def _address(text: str) -> str:
     host, _, port = text.rpartition(":")
     if not host or not port.isdigit():
         raise ValueError("must be HOST:PORT")
+    _port(port)
     return text
 
 
@@ -32,8 +41,8 @@ def _key(text: str) -> bytes:
     return text.encode()
 
 
-def _setting(variable: str, parse: Callable[[str], Any], default: Any) -> Any:
-    return field(default=default, metadata={"variable": variable, "parse": parse})
+def _setting(variable: str, parse: Callable[[str], Any], default: Any, secret: bool = False) -> Any:
+    return field(default=default, repr=not secret, metadata={"variable": variable, "parse": parse})
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,7 @@ class Settings:
     redis: str = _setting("HEADRACE_REDIS", str, "redis://127.0.0.1:6379/0")
     cassandra: str = _setting("HEADRACE_CASSANDRA", _address, "127.0.0.1:9042")
     keyspace: str = _setting("HEADRACE_KEYSPACE", str, "headrace")
-    model_key: bytes = _setting("HEADRACE_MODEL_KEY", _key, b"")
+    model_key: bytes = _setting("HEADRACE_MODEL_KEY", _key, b"", secret=True)
     partitions: int = _setting("HEADRACE_PARTITIONS", _positive(int), 4)
     checkpoint_seconds: float = _setting("HEADRACE_CHECKPOINT_SECONDS", _positive(float), 0.5)
     snapshot_seconds: float = _setting("HEADRACE_SNAPSHOT_SECONDS", _positive(float), 2.0)
@@ -52,7 +61,7 @@ class Settings:
     label_wait_seconds: float = _setting("HEADRACE_LABEL_WAIT_SECONDS", _positive(float), 30.0)
     watermark_wait_seconds: float = _setting("HEADRACE_WATERMARK_WAIT_SECONDS", _positive(float), 60.0)
     max_ahead_ms: int = _setting("HEADRACE_MAX_AHEAD_MS", _positive(int), 86_400_000)
-    metrics_port: int = _setting("HEADRACE_METRICS_PORT", int, 0)
+    metrics_port: int = _setting("HEADRACE_METRICS_PORT", _port, 0)
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> "Settings":
