@@ -1,8 +1,9 @@
-"""From a River model to a function over a batch: linear models as a few array operations (D7)."""
+"""From a River model to a function over a batch: linear models as one loop over arrays (D7)."""
 
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 from river import compose, linear_model, optim, preprocessing
 
@@ -38,26 +39,38 @@ def _linear(
     names: tuple[str, ...],
 ) -> Scorer:
     means, variances = _column(scaler.means, names), _column(scaler.vars, names)
-    weights = _column(regression.weights, names)
-    # What never varied scales to 0, as in River. The scale is not folded into the weights: mean * weight
-    # would cancel digits that the equality needs.
+    # What never varied scales to 0, as in River.
     varied = variances > 0
     deviations = np.sqrt(np.where(varied, variances, 1.0))
-    weights = np.where(varied, weights, 0.0)
+    weights = np.where(varied, _column(regression.weights, names), 0.0)
     intercept = float(regression.intercept)
 
     def score(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        logits = ((rows - means) / deviations) @ weights + intercept
-        probabilities = 1.0 / (1.0 + np.exp(-np.clip(logits, -SATURATED, SATURATED)))
-        probabilities[logits < -SATURATED] = 0.0
-        probabilities[logits > SATURATED] = 1.0
-        return probabilities
+        scores = np.empty(len(rows))
+        _probabilities(np.ascontiguousarray(rows), means, deviations, weights, intercept, scores)
+        return scores
 
     return score
 
 
 def _column(values: Mapping[str, float], names: tuple[str, ...]) -> NDArray[np.float64]:
     return np.array([values.get(name, 0.0) for name in names], np.float64)
+
+
+@njit(cache=True)
+def _probabilities(rows, means, deviations, weights, intercept, out):  # type: ignore[no-untyped-def]
+    """Write each row's probability into `out`; a row's score does not depend on the batch it is in."""
+    for i in range(rows.shape[0]):
+        # The scale is not folded into the weights: mean * weight would cancel digits that the equality needs.
+        logit = intercept
+        for j in range(rows.shape[1]):
+            logit += weights[j] * ((rows[i, j] - means[j]) / deviations[j])
+        if logit < -SATURATED:
+            out[i] = 0.0
+        elif logit > SATURATED:
+            out[i] = 1.0
+        else:
+            out[i] = 1.0 / (1.0 + np.exp(-logit))
 
 
 def _row_by_row(model: Model, names: tuple[str, ...]) -> Scorer:

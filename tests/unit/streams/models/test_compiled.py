@@ -11,7 +11,8 @@ from streams.models.recipes import RECIPES, Model
 
 NAMES = ("a", "b", "c", "d")
 
-values = st.one_of(st.just(0.0), st.just(1.0), st.floats(-1e6, 1e6))
+# Halves, so that no deviation is so small that two scaled values cancel all but a few digits of the logit.
+values = st.integers(-50, 50).map(lambda halves: halves / 2)
 rows = st.lists(st.tuples(values, values, values, values), min_size=1, max_size=8)
 # A learnt example may lack features, and may have one that is never scored.
 examples = st.lists(
@@ -79,6 +80,18 @@ def test_a_compiled_scorer_stays_as_it_was(recipe: str) -> None:
     model.learn_one(dict.fromkeys(NAMES, 5.0), True)
     assert score(row) == before
     assert scorer(model, NAMES)(row) != before
+
+
+def test_a_score_does_not_depend_on_its_batch() -> None:
+    """Alone or among others, in whatever memory layout: the same bits."""
+    model, rng = RECIPES["logistic"](), np.random.default_rng(7)
+    matrix = rng.normal(size=(200, 4))
+    for row in matrix.tolist():
+        model.learn_one(dict(zip(NAMES, row, strict=True)), row[0] + row[1] > 0)
+    score = scorer(model, NAMES)
+    together = score(matrix)
+    assert [score(matrix[i : i + 1])[0] for i in range(200)] == together.tolist()
+    assert score(np.asfortranarray(matrix)).tolist() == together.tolist()
 
 
 def test_no_rows_no_scores() -> None:
