@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from streams.stores.columns import Column, FileError
 from streams.usecases import UseCase
 
+__all__ = ["Events", "FileError", "mapping", "milliseconds", "read"]
+
 LABEL = "label"
 PARQUET_MAGIC = b"PAR1"
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}

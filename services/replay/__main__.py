@@ -1,0 +1,131 @@
+"""`python -m services.replay fraud --input FILE`: a file of events onto the live topics."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from math import inf
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from services.replay.replay import Replay
+from services.replay.schedule import known_by
+from streams.runtime.producer import Producer, stop_flag
+from streams.runtime.topics import KafkaUnavailable, TopicMismatch, create_topics
+from streams.settings import Settings, SettingsError
+from streams.stores.files import FileError, mapping, milliseconds, read
+from streams.usecases import USECASES
+
+T = TypeVar("T")
+
+LINGER_MS = 20
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Replay as told; the exit code is 0 once everything is acknowledged."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _replay(options, Settings.read(os.environ))
+    except (SettingsError, FileError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (KafkaUnavailable, TopicMismatch) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped: nothing was sent", file=sys.stderr)
+        return 130
+
+
+def _replay(options: argparse.Namespace, settings: Settings) -> int:
+    usecase = USECASES[options.usecase]
+    latest = int(time.time() * 1000) + settings.max_ahead_ms
+    events = read(options.input, usecase, options.columns, latest)
+    events = events if options.limit is None else events.head(options.limit)
+    labelled = 0 if events.labels is None else known_by(events.times, options.label_delay, latest)
+    topics = usecase.topics(settings.partitions)
+    create_topics(settings.kafka, topics)
+    stop, begin = stop_flag(), time.monotonic()
+    with (
+        Producer(settings.kafka, LINGER_MS) as producer,
+        tqdm(total=len(events), unit=" events", desc=f"{usecase.name} replay", mininterval=0.5) as bar,
+    ):
+        replay = Replay(
+            producer, topics, events, options.label_delay, labelled, options.speed, stop, partial(bar.update, 1)
+        )
+        replay.run()
+    done = "stopped" if stop.is_set() else "replayed"
+    seconds = time.monotonic() - begin
+    print(f"{done}: {replay.sent_events} events and {replay.sent_labels} labels in {seconds:.1f} s")
+    if events.labels is not None and labelled < len(events):
+        print(f"{len(events) - labelled} labels lie in the future and were left out")
+    return 130 if stop.is_set() else 0
+
+
+def _speed(text: str) -> float:
+    try:
+        speed = inf if text == "max" else float(text)
+    except ValueError:
+        speed = 0
+    if not speed > 0:
+        raise ValueError(f"'{text}': must be a number above 0, or max")
+    return speed
+
+
+def _limit(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise ValueError(f"'{text}': must be a whole number above 0")
+    return int(text)
+
+
+def _argument(parse: Callable[[str], T]) -> Callable[[str], T]:
+    def checked(text: str) -> T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return checked
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m services.replay",
+        description="Send a file of events onto the live topics, in event-time order, each event's label "
+        "following it by the label delay in stream time. The file is validated before anything is sent.",
+        epilog="Servers and partitions come from HEADRACE_KAFKA and HEADRACE_PARTITIONS.",
+    )
+    add = parser.add_argument
+    add("usecase", choices=sorted(USECASES))
+    add("--input", type=Path, required=True, metavar="FILE", help="a Parquet or CSV file")
+    add(
+        "--columns",
+        type=_argument(mapping),
+        default={},
+        metavar="FIELD=COLUMN,…",
+        help="the columns whose names differ from the event's fields; label=COLUMN for the label",
+    )
+    add(
+        "--speed",
+        type=_argument(_speed),
+        default=inf,
+        metavar="N|max",
+        help="stream seconds in a second, or as fast as it goes (default: max)",
+    )
+    add(
+        "--label-delay",
+        type=_argument(milliseconds),
+        default=milliseconds("7d"),
+        metavar="7d",
+        help="how long after its event a label comes, such as 7d, 12h or 20s (default: 7d)",
+    )
+    add("--limit", type=_argument(_limit), metavar="N", help="only the first N events and their labels")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
