@@ -1,8 +1,8 @@
 """The use cases that ship; a new one is a new file and a line here."""
 
 from streams.usecases.fraud import FRAUD
-from streams.usecases.usecase import Thresholds, UseCase
+from streams.usecases.usecase import UseCase
 
 USECASES = {usecase.name: usecase for usecase in (FRAUD,)}
 
-__all__ = ["FRAUD", "USECASES", "Thresholds", "UseCase"]
+__all__ = ["FRAUD", "USECASES", "UseCase"]

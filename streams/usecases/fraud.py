@@ -9,6 +9,7 @@ the customer's own habits.
 import numpy as np
 
 from schemas.events import Transaction
+from streams.decisions.thresholds import Thresholds
 from streams.features.spec import (
     DAY,
     EVENT_TIME,
@@ -25,7 +26,7 @@ from streams.features.spec import (
     Window,
     windowed,
 )
-from streams.usecases.usecase import Thresholds, UseCase
+from streams.usecases.usecase import UseCase
 
 MINUTES_10, HOUR_1 = Window("10m", 10 * MINUTE), Window("1h", HOUR)
 DAY_1, DAY_7, DAY_30 = Window("1d", DAY), Window("7d", 7 * DAY), Window("30d", 30 * DAY)

@@ -5,15 +5,8 @@ from functools import cached_property
 from typing import Any
 
 from schemas.topics import Topics, catalogue
+from streams.decisions.thresholds import Thresholds
 from streams.features.spec import FeatureSet
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """From `review` on an event is looked at, from `decline` on it is refused; both are scores in [0, 1]."""
-
-    review: float
-    decline: float
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,44 @@
+"""The port to the store that keeps checkpoints: one owner a partition, everything of a checkpoint at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+States = Sequence[tuple[bytes, bytes]]
+"""(entity id, state bytes) pairs."""
+
+
+class Fenced(Exception):
+    """Another worker has claimed the partition since; this one must stop writing it."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a partition's fold stands: the next input offset to read and the gate's marks (opaque bytes)."""
+
+    offset: int
+    marks: bytes
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Ownership of a partition: the epoch to write under, and the last checkpoint, None where there is none."""
+
+    epoch: int
+    checkpoint: Checkpoint | None
+
+
+class StateStore(Protocol):
+    """Checkpoints of partitions, each named by a string such as `fraud.customer.0123456789abcdef.3`."""
+
+    async def claim(self, partition: str) -> Claim:
+        """Become the owner: raise the epoch, so that every former owner is fenced."""
+
+    async def load(self, partition: str, entities: Sequence[bytes]) -> list[bytes | None]:
+        """Return the state bytes of each entity, None of one that was never kept."""
+
+    async def save(self, partition: str, epoch: int, checkpoint: Checkpoint, states: States) -> None:
+        """Keep the checkpoint with the states that changed, all or nothing; raise Fenced under an old epoch."""
+
+    async def close(self) -> None:
+        """Give the connections back."""
