@@ -34,9 +34,11 @@ def last_value(body: bytes) -> str | None:
     for _ in ("keyspace", "table", "column"):
         at += 2 + struct.unpack_from(">H", body, at)[0]
     at += 2  # the column's type
-    rows, length = struct.unpack_from(">II", body, at)
-    at += 8
-    return body[at : at + length].decode() if rows == 1 else None
+    rows = struct.unpack_from(">I", body, at)[0]
+    if rows != 1:
+        return None
+    length = struct.unpack_from(">I", body, at + 4)[0]
+    return body[at + 8 : at + 8 + length].decode()
 
 
 def _string_map(pairs: dict[str, str]) -> bytes:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+POLL = 0.02  # seconds
 _GUARD = Path(__file__).with_name("guard.py")
 
 
@@ -45,13 +47,12 @@ class ProcessId:
 
     def wait(self, timeout: float) -> bool:
         """Wait until it has ended, at most `timeout` seconds; whether it has."""
-        process = self.process
-        if process is None:
-            return True
-        try:
-            process.wait(timeout)
-        except psutil.TimeoutExpired:
-            return False
+        # Looking, unlike psutil's wait, leaves the exit code of a child to its owner.
+        deadline = time.monotonic() + timeout
+        while self.alive:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL)
         return True
 
     def stop(self, timeout: float) -> None:

@@ -1,0 +1,46 @@
+from pathlib import Path
+
+from infra.local import cassandra, kafka, valkey
+
+DATA = Path("/some where/data")
+
+
+def properties(text: str) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in text.splitlines())
+
+
+def test_kafka_is_a_single_loopback_node() -> None:
+    """Broker and controller listen on loopback, on the ports given, and the quorum is the controller's port."""
+    settings = properties(kafka.render_config(20001, 20002, DATA))
+    assert settings["listeners"] == "BROKER://127.0.0.1:20001,CONTROLLER://127.0.0.1:20002"
+    assert settings["controller.quorum.voters"] == "1@127.0.0.1:20002"
+    assert settings["log.dirs"] == "/some where/data"
+
+
+def test_kafka_makes_no_topic_by_itself_and_waits_for_nobody() -> None:
+    """Topics come from the catalogue only; a group starts at once; a 2 MB value is accepted."""
+    settings = properties(kafka.render_config(20001, 20002, DATA))
+    assert settings["auto.create.topics.enable"] == "false"
+    assert settings["group.initial.rebalance.delay.ms"] == "0"
+    assert int(settings["message.max.bytes"]) >= 2 * 2**20
+    factors = [value for name, value in settings.items() if name.endswith("replication.factor")]
+    assert set(factors) == {"1"}
+
+
+def test_valkey_keeps_nothing_unless_asked() -> None:
+    """No append-only file and no snapshots by default; `save` turns snapshots on."""
+    lines = valkey.render_config(20003, DATA).splitlines()
+    assert {"bind 127.0.0.1", "port 20003", "appendonly no", 'save ""', 'dir "/some where/data"'} <= set(lines)
+    assert 'save "60 1"' in valkey.render_config(20003, DATA, save="60 1").splitlines()
+
+
+def test_cassandra_is_a_single_loopback_node() -> None:
+    """Every address is loopback, the node is its own seed, and every folder is below the data folder."""
+    settings = dict(line.split(": ", 1) for line in cassandra.render_config(20004, 20005, "ours", DATA).splitlines())
+    assert settings["cluster_name"] == "'ours'"
+    assert settings["listen_address"] == settings["rpc_address"] == "127.0.0.1"
+    assert (settings["native_transport_port"], settings["storage_port"]) == ("20004", "20005")
+    assert 'seeds: "127.0.0.1:20005"' in settings["seed_provider"]
+    folders = [value for name, value in settings.items() if "director" in name]
+    assert len(folders) == 5
+    assert all("/some where/data/" in folder for folder in folders)
