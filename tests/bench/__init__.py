@@ -1,0 +1,1 @@
+"""What the pipeline costs and how fast it is, measured beside a plain Faust agent and beside doing nothing."""

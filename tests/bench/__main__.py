@@ -1,0 +1,110 @@
+"""`python -m tests.bench [PART …]`: measure throughput, latency and their limits, into build/bench.json."""
+
+import argparse
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from infra.local import LocalServerError, LocalServers
+from streams.runtime.topics import KafkaUnavailable
+from tests.bench import latency, report, throughput
+from tests.bench.feed import BATCH_BYTES
+from tests.bench.parts import COMMANDS, EVENTS, MAX_RATE, MIDDLE, PARTITIONS, Bench
+from tests.bench.throughput import Throughput
+from tests.bench.worker import ROOT, BenchError
+from tests.bench.workload import CUSTOMERS, TERMINALS, transactions
+
+OUTPUT = ROOT / "build" / "bench.json"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the benchmark; the exit code is 0 if everything asked for was measured."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(COMMANDS)} (default: all)")
+    parts = parser.parse_args(arguments).parts or list(COMMANDS)
+    if unknown := [part for part in parts if part not in COMMANDS]:
+        parser.error(f"unknown part {', '.join(unknown)}: choose from {', '.join(COMMANDS)}")
+    begin = time.monotonic()
+    try:
+        figures = measure(parts)
+    except (BenchError, LocalServerError, KafkaUnavailable, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    report.write(OUTPUT, figures)
+    print(f"\n{report.table(figures)}\n\n{OUTPUT.relative_to(ROOT)} after {time.monotonic() - begin:.0f} s")
+    return 0
+
+
+def measure(parts: list[str]) -> dict[str, Any]:
+    """Measure the parts on servers of their own; return what goes into bench.json."""
+    machine = report.machine()
+    logs = OUTPUT.parent / "bench"
+    logs.mkdir(parents=True, exist_ok=True)
+    say("events", f"making {EVENTS:,} transactions of {CUSTOMERS:,} customers at {TERMINALS:,} terminals")
+    events = transactions(EVENTS)
+    with (
+        tempfile.TemporaryDirectory(prefix="headrace-bench-") as data,
+        LocalServers(Path(data), only=("kafka", "valkey"), progress=True) as servers,
+    ):
+        say("servers", f"Kafka on {servers.kafka.address}, Valkey on {servers.valkey.address}")
+        figures = measure_parts(Bench(servers, logs, events), parts)
+    return figures | {"machine": machine, "parameters": parameters()}
+
+
+def measure_parts(bench: Bench, parts: list[str]) -> dict[str, Any]:
+    """Return the figures of the parts; those of the others are None."""
+    drained: dict[str, Throughput] = {}
+    figures: dict[str, Any] = dict.fromkeys(("latency_ms", "bytes_per_entity"))
+    if "passthrough" in parts:
+        drained["passthrough"] = _said("passthrough", bench.passthrough())
+    if "plain" in parts:
+        drained["plain"] = _said("plain", bench.plain())
+    if "pipeline" in parts:
+        drained["pipeline"], delays, states = bench.pipeline()
+        _said("pipeline", drained["pipeline"])
+        figures |= {"latency_ms": delays.figures(), "bytes_per_entity": states.bytes_per_entity}
+        figures["entities"] = asdict(states)
+    rates = {name: taken.per_core_second for name, taken in drained.items()}
+    headline = {f"{name}_events_per_core_second": rates.get(name) for name in COMMANDS}
+    ratio = rates["pipeline"] / rates["plain"] if {"pipeline", "plain"} <= rates.keys() else None
+    return headline | {"ratio": ratio} | figures | {"drained": {name: asdict(one) for name, one in drained.items()}}
+
+
+def parameters() -> dict[str, Any]:
+    """Return how it was measured."""
+    return {
+        "commands": {name: ["python", "-m", *command] for name, command in COMMANDS.items()},
+        "method": " ".join((throughput.__doc__ or "").split()),
+        "latency_method": " ".join((latency.__doc__ or "").split()),
+        "partitions": PARTITIONS,
+        "events": EVENTS,
+        "warmup_events": MIDDLE,
+        "customers": CUSTOMERS,
+        "terminals": TERMINALS,
+        "producer_batch_bytes": BATCH_BYTES,
+        "latency_rate": f"a quarter of the pipeline's events per core second, at most {MAX_RATE:,.0f}/s",
+    }
+
+
+def _said(name: str, taken: Throughput) -> Throughput:
+    say(
+        name,
+        f"{taken.per_core_second:,.0f} events per core second "
+        f"({taken.events:,} events, {taken.cpu_seconds:.1f} CPU s, {taken.wall_seconds:.1f} s)",
+    )
+    return taken
+
+
+def say(name: str, what: str) -> None:
+    """Print one status line."""
+    print(f"{name:<12} {what}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

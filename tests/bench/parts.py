@@ -1,0 +1,79 @@
+"""The parts of the benchmark: which worker, over which topics, with which events."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.local import LocalServers
+from schemas.topics import Topic
+from streams.runtime.topics import create_topics
+from streams.usecases.fraud import FRAUD
+from tests.bench import footprint, latency
+from tests.bench.footprint import Footprint
+from tests.bench.latency import Latency
+from tests.bench.throughput import Flow, Throughput, drain
+from tests.bench.worker import Worker
+from tests.bench.workload import Workload
+
+PARTITIONS = 4
+EVENTS = 600_000
+MIDDLE = EVENTS // 2  # 30 days of events before it, so that every window is full, and as many after it
+PLAIN_WARMUP, PLAIN_EVENTS = 2_000, 16_000
+MAX_RATE = 10_000.0  # events/s that producer, broker, worker and consumer manage together on two cores
+START_SECONDS = 60.0
+
+COMMANDS = {
+    "pipeline": ("services.worker", "fraud"),
+    "plain": ("tests.bench.plain", "worker", "-l", "warn", "--without-web"),
+    "passthrough": ("tests.bench.passthrough",),
+}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The servers, the folder for logs, and the events that all parts share."""
+
+    servers: LocalServers
+    folder: Path
+    events: Workload
+
+    def passthrough(self) -> Throughput:
+        """Consume and produce the same bytes."""
+        flow = self._flow("passthrough.in", "passthrough.out")
+        with self._worker("passthrough") as worker:
+            return drain(worker, flow, self.events.part(0, MIDDLE), self.events.part(MIDDLE, EVENTS))
+
+    def plain(self) -> Throughput:
+        """Process the first of the events that the pipeline is measured with in the tutorials' way."""
+        flow = self._flow("plain.transactions", "plain.scores")
+        end = MIDDLE + PLAIN_EVENTS
+        with self._worker("plain") as worker:
+            warmup = self.events.part(MIDDLE - PLAIN_WARMUP, MIDDLE)
+            return drain(worker, flow, warmup, self.events.part(MIDDLE, end))
+
+    def pipeline(self) -> tuple[Throughput, Latency, Footprint]:
+        """Process all events in both stages, then score a live stream at a quarter of the capacity."""
+        topics = FRAUD.topics(PARTITIONS)
+        create_topics(self.servers.kafka.address, topics)
+        flow = Flow(self.servers.kafka.address, topics.events.name, topics.scores.name, PARTITIONS)
+        empty = footprint.used_memory(self.servers.valkey.url)
+        with self._worker("pipeline") as worker:
+            worker.wait_for("ready", START_SECONDS)
+            drained = drain(worker, flow, self.events.part(0, MIDDLE), self.events.part(MIDDLE, EVENTS))
+            states = footprint.footprint(self.servers.valkey.url, FRAUD.name, FRAUD.entities, empty)
+            rate = min(drained.per_core_second / 4, MAX_RATE)
+            return drained, latency.measure(worker, flow, rate), states
+
+    def _flow(self, events: str, results: str) -> Flow:
+        kafka = self.servers.kafka.address
+        create_topics(kafka, [Topic(events, PARTITIONS), Topic(results, PARTITIONS)])
+        return Flow(kafka, events, results, PARTITIONS)
+
+    def _worker(self, name: str) -> Worker:
+        environment = self.servers.environment() | {
+            "HEADRACE_PARTITIONS": str(PARTITIONS),
+            "HEADRACE_SESSION_SECONDS": "30",  # a held worker sends no heartbeats
+            "HEADRACE_MODEL_KEY": "a key for the benchmark, and for nothing else",
+            "HEADRACE_METRICS_PORT": "0",
+            "HEADRACE_BENCH_FOLDER": str(self.folder),
+        }
+        return Worker(name, COMMANDS[name], environment, self.folder)
