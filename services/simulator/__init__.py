@@ -1,0 +1,1 @@
+"""Card payments of our own making: customers, terminals, fraud patterns, and labels that come late."""
