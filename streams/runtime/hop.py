@@ -52,6 +52,10 @@ class HopRows:
         texts = tuple([column[row] for row in picked] for column in self.texts)
         return HopRows(**{name: getattr(self, name)[rows] for name in _ARRAYS}, texts=texts)
 
+    def widened(self, features: NDArray[np.float64]) -> "HopRows":
+        """Return the rows with `features` float64[n, …] after their numbers."""
+        return replace(self, numbers=np.hstack([self.numbers, features]))
+
     @staticmethod
     def concatenate(parts: Sequence["HopRows"]) -> "HopRows":
         """Return the rows of all parts, one after the other."""

@@ -166,9 +166,7 @@ def scan(buffer: U8, first_offset: int, check_crc: bool) -> tuple[int, int, int,
             break
         if buffer[at + MAGIC_AT] != 2:
             return BAD_MAGIC, at, count, next_offset, compressed
-        if check_crc and crc32c(buffer, at + ATTRIBUTES_AT, end) != np.uint32(
-            big_endian(buffer, at + CRC_AT, 4)
-        ):
+        if check_crc and crc32c(buffer, at + ATTRIBUTES_AT, end) != np.uint32(big_endian(buffer, at + CRC_AT, 4)):
             return BAD_CRC, at, count, next_offset, compressed
         records = big_endian(buffer, at + COUNT_AT, 4)
         attributes = buffer[at + ATTRIBUTES_AT + 1]
@@ -189,7 +187,7 @@ def scan(buffer: U8, first_offset: int, check_crc: bool) -> tuple[int, int, int,
         _bytes, _int, _int, _out_i64, _out_i64, _out_i64, _out_i32, _out_i64, _out_i32, _out_i64, _out_i32
     )
 )
-def index(  # noqa: PLR0911, PLR0917 (a kernel takes its columns one by one, and cannot raise)
+def index(  # noqa: PLR0911 (a kernel takes its columns one by one, and cannot raise)
     buffer: U8,
     end: int,
     first_offset: int,
@@ -300,7 +298,7 @@ def plan(key_size: I32, value_size: I32, rows: I64, first: int, max_bytes: int) 
 
 
 @_kernel(_int(_bytes, _i64, _i32, _bytes, _i64, _i32, _i64, _i64, _out_bytes))
-def write(  # noqa: PLR0917 (a kernel takes its columns one by one)
+def write(
     keys: U8,
     key_start: I64,
     key_size: I32,

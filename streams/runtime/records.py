@@ -233,9 +233,7 @@ def _decompress(number: int, body: bytes) -> bytes:
         raise CorruptRecordsError(f"a record batch is compressed with the unknown codec {number}")
     name, available, decode = _CODECS[number]
     if not available():
-        raise CorruptRecordsError(
-            f"a record batch is compressed with {name}, which needs the package cramjam"
-        )
+        raise CorruptRecordsError(f"a record batch is compressed with {name}, which needs the package cramjam")
     try:
         return bytes(decode(body))
     except Exception as error:

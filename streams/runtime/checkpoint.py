@@ -1,0 +1,101 @@
+"""The checkpoint protocol (decision D2): state, input offset and marks are kept together or not at all.
+
+The order of effects, and what a crash after each step leaves behind:
+
+1. a batch is folded into the owner's memory and its outputs are handed to the sender: nothing is kept, the
+   next owner folds it again and sends again; receivers drop the rows they have seen;
+2. at a checkpoint the changed states, the offset to resume at and the marks are copied in one go: the same;
+3. Kafka acknowledges every output handed over so far: the same;
+4. one write under the owner's epoch keeps states, offset and marks: the next owner resumes after the batch.
+   A worker that has lost the partition is fenced here, and nothing of it is kept;
+5. the offset is committed to Kafka, for lag tools only.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from streams.features.table import EntityTable, StateRefused
+from streams.metrics import Metrics
+from streams.runtime.gate import Gate, Marks
+from streams.runtime.sender import Sender
+from streams.stores.state import Checkpoint, StateStore
+
+
+class OwnedPartition:
+    """A partition of one stage in this worker's hands: its entities, its gate, and where it stands.
+
+    `gate` is None for a stage that a single source feeds. `lock` is held while a batch is folded.
+    """
+
+    def __init__(self, name: str, table: EntityTable, store: StateStore) -> None:
+        self.name = name
+        self.table = table
+        self.gate: Gate | None = None
+        self.next_offset = -1
+        self.lock = asyncio.Lock()
+        self.changed_at: float | None = None
+        self._store = store
+        self._epoch = 0
+        self._fresh = False
+
+    async def claim(self, sources: int | None) -> int:
+        """Become the owner; return the offset to read from, -1 for the beginning.
+
+        `sources` is the number of partitions that feed the stage by hops, None for none.
+        """
+        claim = await self._store.claim(self.name)
+        self._epoch, checkpoint = claim.epoch, claim.checkpoint
+        self._fresh = checkpoint is None
+        self.next_offset = -1 if checkpoint is None else checkpoint.offset
+        if sources is not None:
+            marks = b"" if checkpoint is None else checkpoint.marks
+            self.gate = Gate(sources, Marks.from_bytes(marks, 2 * sources))
+        return self.next_offset
+
+    async def touch(self, keys: Sequence[bytes]) -> None:
+        """Bring the entities that are not in memory yet from the store."""
+        if self._fresh:  # no checkpoint was ever written, so there is no state to find
+            return
+        missing = self.table.missing(keys)
+        for key, state in zip(missing, await self._store.load(self.name, missing), strict=True):
+            if state is not None:
+                try:
+                    self.table.load(key, state)
+                except StateRefused as error:
+                    raise StateRefused(f"{self.name}: state of entity {key!r}: {error}") from None
+
+    def folded(self, next_offset: int) -> None:
+        """Note that everything before `next_offset` is folded, or held by the gate."""
+        self.next_offset = next_offset
+        if self.changed_at is None:
+            self.changed_at = time.monotonic()
+
+    async def checkpoint(self, sender: Sender) -> int | None:
+        """Carry out steps 2 to 4; return how many entities were written, None where nothing had changed."""
+        if self.changed_at is None:
+            return None
+        changed_at, self.changed_at = self.changed_at, None
+        states = self.table.take_dirty()
+        offset = self.gate.resume_at(self.next_offset) if self.gate else self.next_offset
+        marks = self.gate.marks().to_bytes() if self.gate else b""
+        mark = sender.mark()
+        try:
+            await sender.acked(mark)
+            await self._store.save(self.name, self._epoch, Checkpoint(offset, marks), states)
+        except BaseException:
+            self.table.mark_dirty(key for key, _ in states)
+            self.changed_at = changed_at
+            raise
+        return len(states)
+
+
+async def checkpoint_all(partitions: Sequence[OwnedPartition], sender: Sender, metrics: Metrics) -> None:
+    """Checkpoint each partition in turn, so that no pause is longer than one partition's copy."""
+    for partition in partitions:
+        stage = partition.table.stage.entity
+        started = time.perf_counter()
+        written = await partition.checkpoint(sender)
+        if written is not None:
+            metrics.checkpoint_seconds.labels(stage).observe(time.perf_counter() - started)
+            metrics.checkpoint_entities.labels(stage).inc(written)

@@ -1,0 +1,144 @@
+"""Records on their way to Kafka: whole batches are handed over at once, and their acknowledgements awaited later.
+
+The order of batches to one partition is kept, also when the broker makes one of them wait: aiokafka has one
+request per broker and one batch per partition in flight, and puts a batch that must be retried back in front.
+A batch may be written twice if the broker's answer is lost (receivers drop what they have seen, design D3);
+it is never lost in silence.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from itertools import count
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, ProducerClosed
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.structs import TopicPartition
+
+from streams.runtime.records import Header, Spans, batch_count, partition_of
+
+Ack = asyncio.Future[object]
+Mark = frozenset[Ack]
+
+REQUEST_TIMEOUT = 20.0  # seconds for one request
+DELIVERY_TIMEOUT = 300.0  # seconds within which a broker may come back
+ROOM = 64 << 20  # bytes handed over but not acknowledged, above which `room` waits
+
+
+class UndeliveredError(Exception):
+    """Kafka has refused or not acknowledged an output; what depends on it must not be checkpointed."""
+
+
+class _Prebuilt(BatchBuilder):
+    """A batch whose bytes exist already; aiokafka finds it closed and built."""
+
+    def __init__(self, data: bytes | memoryview, records: int) -> None:
+        self._buffer = data
+        self._relative_offset = records
+        self._closed = True
+
+
+class Sender:
+    """Sends batches and single records with acks=all, and knows which are still unacknowledged."""
+
+    def __init__(self, bootstrap: str, client_id: str = "headrace", delivery_timeout: float = DELIVERY_TIMEOUT) -> None:
+        self._bootstrap = bootstrap
+        self._client_id = client_id
+        self._delivery_timeout = delivery_timeout
+        self._unacked: dict[Ack, int] = {}
+        self._bytes = 0
+        self._failure: UndeliveredError | None = None
+        self._turn = count()
+
+    async def start(self) -> None:
+        """Connect; raises KafkaError if no broker answers."""
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=self._bootstrap.split(","),
+            client_id=self._client_id,
+            acks="all",
+            linger_ms=0,
+            request_timeout_ms=int(REQUEST_TIMEOUT * 1000),
+        )
+        self._queue = self._producer._message_accumulator
+        self._queue._batch_ttl = self._delivery_timeout  # else the timeout of a request
+        try:
+            await self._producer.start()
+        except KafkaError:
+            await self._producer.stop()
+            raise
+
+    async def stop(self, timeout: float = 5.0) -> None:
+        """Wait at most `timeout` seconds for what is under way, then disconnect."""
+        if self._unacked:
+            await asyncio.wait(self._unacked, timeout=timeout)
+        self._queue.fail_all(ProducerClosed())
+        await self._producer.stop()
+
+    async def partitions(self, topic: str) -> int:
+        """How many partitions a topic has. Must be asked once before the topic is sent to."""
+        return len(await self._producer.partitions_for(topic))
+
+    def send_batch(self, topic: str, partition: int, batch: bytes | memoryview) -> Ack:
+        """Hand over one record batch as `records.build` makes it; answers the future of its acknowledgement."""
+        if self._failure is not None:
+            raise self._failure
+        if partition not in (self._producer.client.cluster.partitions_for_topic(topic) or ()):
+            raise LookupError(f"{topic}[{partition}] is not known to the sender; ask partitions() first")
+        target = TopicPartition(topic, partition)
+        ack: Ack = self._queue._append_batch(_Prebuilt(batch, batch_count(batch)), target).future
+        self._unacked[ack] = len(batch)
+        self._bytes += len(batch)
+        ack.add_done_callback(lambda done: self._settle(done, target))
+        return ack
+
+    async def send(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[Header] = (),
+        partition: int | None = None,
+        timestamp: int | None = None,
+    ) -> Ack:
+        """Hand over one record, for rare things; time in ms, now by default; the size is the broker's to limit."""
+        partitions = await self.partitions(topic)
+        if partition is None:
+            partition = next(self._turn) % partitions if key is None else _partition(key, partitions)
+        builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 30)
+        builder.append(0, timestamp=timestamp, key=key, value=value, headers=list(headers))
+        return self.send_batch(topic, partition, bytes(builder.build()))
+
+    @property
+    def outstanding(self) -> int:
+        """How many batches are handed over but not acknowledged."""
+        return len(self._unacked)
+
+    async def room(self) -> None:
+        """Wait while too much is unacknowledged; call it once per input batch, or memory is the only bound."""
+        while self._bytes > ROOM:
+            await asyncio.wait(self._unacked, return_when=asyncio.FIRST_COMPLETED)
+
+    def mark(self) -> Mark:
+        """Everything handed over until now, to be awaited with `acked`."""
+        return frozenset(self._unacked)
+
+    async def acked(self, mark: Mark) -> None:
+        """Wait until everything before `mark` is acknowledged.
+
+        Raises UndeliveredError if anything ever handed over has failed: then no later checkpoint is sound.
+        """
+        if mark:
+            await asyncio.wait(mark)
+        if self._failure is not None:
+            raise self._failure
+
+    def _settle(self, ack: Ack, target: TopicPartition) -> None:
+        self._bytes -= self._unacked.pop(ack)
+        error = ack.exception()
+        if error is not None and self._failure is None:
+            self._failure = UndeliveredError(f"{target.topic}[{target.partition}]: {error!r}")
+
+
+def _partition(key: bytes, partitions: int) -> int:
+    return int(partition_of(Spans.of([key]), partitions)[0])

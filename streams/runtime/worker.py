@@ -1,0 +1,76 @@
+"""A batch app as a process: started, stopped by a signal, ended by the first failure."""
+
+import asyncio
+import logging
+import signal
+import sys
+
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaError
+
+from streams.runtime.batches import BatchApp
+
+log = logging.getLogger(__name__)
+
+# Their errors are worth reading, their progress is not.
+QUIET = ("faust", "mode", "aiokafka", "streams.runtime.batches", "streams.runtime.fetching")
+
+
+def run(app: BatchApp) -> int:
+    """Run the worker until SIGINT or SIGTERM (answers 0) or until something in it fails (answers 1).
+
+    On a signal the batches in hand are finished and the owner of the state makes its last checkpoint. On a
+    failure nothing more is written: the last checkpoint stands, and whoever starts workers starts another.
+    """
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        failure = asyncio.run(_run(app))
+    except (KafkaError, LookupError) as error:  # from the check
+        failure = error
+    if failure is not None:
+        log.error("worker %s ends: %s", app.conf.id, _reason(failure))
+    return 0 if failure is None else 1
+
+
+async def _run(app: BatchApp) -> BaseException | None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await _check(app)
+    app.in_worker = True
+    living = asyncio.create_task(_live(app))
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait([living, stopped], return_when=asyncio.FIRST_COMPLETED)
+    failure = app.crash_reason or (living.exception() if living.done() else None)
+    await app.stop()
+    stopped.cancel()
+    living.cancel()
+    await asyncio.gather(stopped, living, return_exceptions=True)
+    return failure or app.crash_reason
+
+
+async def _live(app: BatchApp) -> None:
+    await app.start()
+    await app.wait_until_stopped()
+
+
+async def _check(app: BatchApp) -> None:
+    """Raise if Kafka does not answer or a topic is missing, which a Faust worker would wait for in silence."""
+    client = AIOKafkaClient(bootstrap_servers=app.addresses, request_timeout_ms=5000)
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # the error raised says it all
+    try:
+        await client.bootstrap()
+        known = (await client.fetch_all_metadata()).topics()
+    finally:
+        await client.close()
+        logging.getLogger("aiokafka").setLevel(logging.WARNING)
+    missing = sorted(app.source_topics - set(known))
+    if missing:
+        raise LookupError(f"no topic named {', '.join(missing)} on Kafka at {', '.join(app.addresses)}")
+
+
+def _reason(failure: BaseException) -> str:
+    expected = isinstance(failure, KafkaError | LookupError)
+    return str(failure) if expected else f"{type(failure).__name__}: {failure}"
