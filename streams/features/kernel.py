@@ -77,7 +77,10 @@ def _read(ring, times, values, time, own, windows, aggregates, feature_windows, 
         at -= 1
     earlier = at - 1 if own else at
     since = time - times[earlier] if earlier >= start else np.int64(1) << 62
-    count, total, squares, largest = 0, 0.0, 0.0, -np.inf
+    count, total, largest = 0, 0.0, -np.inf
+    # Spread is measured from the newest value, which every window that is not empty holds: measured from 0
+    # it would drown in the rounding of the squares.
+    shift, shifted, squares = values[at] if at >= start else 0.0, 0.0, 0.0
     feature = 0
     for window in range(windows.size):
         oldest = time - windows[window]
@@ -85,7 +88,8 @@ def _read(ring, times, values, time, own, windows, aggregates, feature_windows, 
             value = values[at]
             count += 1
             total += value
-            squares += value * value
+            shifted += value - shift
+            squares += (value - shift) * (value - shift)
             largest = max(largest, value)
             at -= 1
         # Features are sorted by window, so each is read off as its window is complete.
@@ -98,7 +102,7 @@ def _read(ring, times, values, time, own, windows, aggregates, feature_windows, 
             elif aggregate == MEAN:
                 result = total / count if count else 0.0
             elif aggregate == STD:
-                mean = total / count if count else 0.0
+                mean = shifted / count if count else 0.0
                 result = np.sqrt(max(0.0, squares / count - mean * mean)) if count > 1 else 0.0
             elif aggregate == MAX:
                 result = largest if count else 0.0
@@ -148,7 +152,8 @@ def fold(row, used, counters, slots, kinds, record_times, record_values, rings, 
                     counters[0] += 1
                     own = False
                 else:
-                    _insert(ring, times, values, time, record_values[row, value_columns[view]])
+                    # + 0.0 makes -0.0 the 0.0 that it equals: state is compared as bytes.
+                    _insert(ring, times, values, time, record_values[row, value_columns[view]] + 0.0)
                     dirty[slot] = 1
             if kind == EVENT_KIND:
                 lo, hi = feature_starts[view], feature_starts[view + 1]
