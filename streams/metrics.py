@@ -79,6 +79,7 @@ class Metrics:
         # Models.
         self.model_created = gauge("model_created_timestamp_seconds", "When the model in use was made", "model_id")
         self.model_age_seconds = gauge("model_age_seconds", "Age of the model in use")
+        self.models_refused = counter("models_refused", "Snapshots refused by a scorer")
         self.examples = counter("examples_learnt", "Examples learnt from")
         self.examples_refused = counter("examples_refused", "Examples refused", "reason")
         self.progressive = gauge("progressive", "Quality on delayed labels, sliding window", "measure")

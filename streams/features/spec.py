@@ -137,6 +137,12 @@ class FeatureSet:
         return (*self.values, *staged, *(feature.name for feature in self.derived))
 
     @property
+    def longest_keep(self) -> int:
+        """How long (ms) an entity's newest record can matter to any feature."""
+        views = [view for stage in self.stages for view in stage.views]
+        return self.lateness + max(view.windows[-1].length for view in views)
+
+    @property
     def fingerprint(self) -> str:
         """Sixteen hex digits that change with the meaning of any feature; models carry it."""
         staged = [

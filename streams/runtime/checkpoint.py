@@ -34,7 +34,9 @@ class OwnedPartition:
         self.gate: Gate | None = None
         self.next_offset = -1
         self.lock = asyncio.Lock()
-        self.changed_at: float | None = None
+        self.kept_offset = -1
+        self._changed_at: float | None = None
+        self._held_since: float | None = None
         self._store = store
         self._epoch = 0
         self._fresh = False
@@ -55,7 +57,7 @@ class OwnedPartition:
 
     async def touch(self, keys: Sequence[bytes]) -> None:
         """Bring the entities that are not in memory yet from the store."""
-        if self._fresh:  # no checkpoint was ever written, so there is no state to find
+        if self._fresh:  # there was no checkpoint, so every entity there is has come into memory since
             return
         missing = self.table.missing(keys)
         for key, state in zip(missing, await self._store.load(self.name, missing), strict=True):
@@ -65,28 +67,43 @@ class OwnedPartition:
                 except StateRefused as error:
                     raise StateRefused(f"{self.name}: state of entity {key!r}: {error}") from None
 
-    def folded(self, next_offset: int) -> None:
-        """Note that everything before `next_offset` is folded, or held by the gate."""
+    def folded(self, next_offset: int, passed: bool) -> None:
+        """Note that everything before `next_offset` is folded or held by the gate, and whether any row passed it."""
+        now = time.monotonic()
         self.next_offset = next_offset
-        if self.changed_at is None:
-            self.changed_at = time.monotonic()
+        if self._changed_at is None:
+            self._changed_at = now
+        if not self.gate or not self.gate.held:
+            self._held_since = None
+        elif passed or self._held_since is None:
+            self._held_since = now
+
+    def age(self) -> float:
+        """Return how old the oldest change is that is not kept yet, in seconds."""
+        return 0.0 if self._changed_at is None else time.monotonic() - self._changed_at
+
+    def held_for(self) -> float:
+        """Return for how long the gate has let nothing pass, in seconds."""
+        return 0.0 if self._held_since is None else time.monotonic() - self._held_since
 
     async def checkpoint(self, sender: Sender) -> int | None:
         """Carry out steps 2 to 4; return how many entities were written, None where nothing had changed."""
-        if self.changed_at is None:
-            return None
-        changed_at, self.changed_at = self.changed_at, None
-        states = self.table.take_dirty()
-        offset = self.gate.resume_at(self.next_offset) if self.gate else self.next_offset
-        marks = self.gate.marks().to_bytes() if self.gate else b""
-        mark = sender.mark()
+        async with self.lock:  # never between the gate's letting rows pass and their fold
+            if self._changed_at is None:
+                return None
+            changed_at, self._changed_at = self._changed_at, None
+            states = self.table.take_dirty()
+            offset = self.gate.resume_at(self.next_offset) if self.gate else self.next_offset
+            marks = self.gate.marks().to_bytes() if self.gate else b""
+            outputs = sender.mark()
         try:
-            await sender.acked(mark)
+            await sender.acked(outputs)
             await self._store.save(self.name, self._epoch, Checkpoint(offset, marks), states)
         except BaseException:
             self.table.mark_dirty(key for key, _ in states)
-            self.changed_at = changed_at
+            self._changed_at = changed_at
             raise
+        self.kept_offset = offset
         return len(states)
 
 

@@ -4,19 +4,31 @@ import asyncio
 import logging
 import signal
 import sys
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
+from streams.features.table import StateRefused
 from streams.runtime.batches import BatchApp
+from streams.runtime.sender import UndeliveredError
+from streams.stores.state import Fenced
 
 log = logging.getLogger(__name__)
 
 # Their errors are worth reading, their progress is not.
+EXPECTED = (KafkaError, LookupError, ConnectionError, Fenced, StateRefused, UndeliveredError)
+"""What may befall a sound worker: said in a line. Anything else is a fault of ours and shows where it is."""
+
 QUIET = ("faust", "mode", "aiokafka", "streams.runtime.batches", "streams.runtime.fetching")
 
 
-def run(app: BatchApp) -> int:
+Resources = Callable[[], AbstractAsyncContextManager[None]]
+"""What the app's handlers need: entered before the app starts, left after it has stopped."""
+
+
+def run(app: BatchApp, resources: Resources = nullcontext) -> int:
     """Run the worker until SIGINT or SIGTERM (answers 0) or until something in it fails (answers 1).
 
     On a signal the batches in hand are finished and the owner of the state makes its last checkpoint. On a
@@ -26,28 +38,33 @@ def run(app: BatchApp) -> int:
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        failure = asyncio.run(_run(app))
-    except (KafkaError, LookupError) as error:  # from the check
+        failure = asyncio.run(_run(app, resources))
+    except Exception as error:  # from the check or the resources
         failure = error
-    if failure is not None:
-        log.error("worker %s ends: %s", app.conf.id, _reason(failure))
-    return 0 if failure is None else 1
+    if failure is None:
+        return 0
+    if isinstance(failure, EXPECTED):
+        log.error("worker %s ends: %s", app.conf.id, failure)
+    else:
+        log.error("worker %s ends", app.conf.id, exc_info=failure)
+    return 1
 
 
-async def _run(app: BatchApp) -> BaseException | None:
+async def _run(app: BatchApp, resources: Resources) -> BaseException | None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await _check(app)
-    app.in_worker = True
-    living = asyncio.create_task(_live(app))
-    stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait([living, stopped], return_when=asyncio.FIRST_COMPLETED)
-    failure = app.crash_reason or (living.exception() if living.done() else None)
-    await app.stop()
-    stopped.cancel()
-    living.cancel()
-    await asyncio.gather(stopped, living, return_exceptions=True)
+    async with resources():
+        app.in_worker = True
+        living = asyncio.create_task(_live(app))
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([living, stopped], return_when=asyncio.FIRST_COMPLETED)
+        failure = app.crash_reason or (living.exception() if living.done() else None)
+        await app.stop()
+        stopped.cancel()
+        living.cancel()
+        await asyncio.gather(stopped, living, return_exceptions=True)
     return failure or app.crash_reason
 
 
@@ -70,7 +87,3 @@ async def _check(app: BatchApp) -> None:
     if missing:
         raise LookupError(f"no topic named {', '.join(missing)} on Kafka at {', '.join(app.addresses)}")
 
-
-def _reason(failure: BaseException) -> str:
-    expected = isinstance(failure, KafkaError | LookupError)
-    return str(failure) if expected else f"{type(failure).__name__}: {failure}"

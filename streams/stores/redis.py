@@ -29,7 +29,7 @@ return #KEYS - 2
 """
 
 
-class StoreUnavailable(Exception):
+class StoreUnavailable(ConnectionError):
     """Redis does not answer; the message names it. What was to be written may or may not have been."""
 
 

@@ -1,0 +1,1 @@
+"""A feature and scoring worker."""

@@ -1,0 +1,86 @@
+"""Model swap: follow the model topic and put each new snapshot to use between two batches."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from schemas.events import ModelAnnouncement
+from schemas.topics import MB
+from streams.agents.scoring import ServingModel
+from streams.metrics import Metrics
+from streams.models.compiled import scorer
+from streams.models.recipes import RECIPES
+from streams.models.snapshot import SnapshotRefused, unseal
+from streams.usecases import UseCase
+
+log = logging.getLogger(__name__)
+
+_decode = msgspec.json.Decoder(ModelAnnouncement).decode
+
+Swap = Callable[[ServingModel], None]
+
+
+class ModelFeed:
+    """The newest acceptable model of a use case, handed to `swap` at the start and whenever there is a newer one.
+
+    Until a snapshot has come, the recipe's unlearnt model serves. A snapshot with a wrong signature or of another
+    feature set is refused, and the model in use stays.
+    """
+
+    def __init__(self, usecase: UseCase, kafka: str, topic: str, key: bytes, metrics: Metrics, swap: Swap) -> None:
+        self._usecase, self._kafka, self._key = usecase, kafka, key
+        self._partition = TopicPartition(topic, 0)
+        self._metrics, self._swap = metrics, swap
+
+    async def start(self) -> None:
+        """Put the newest model to use and begin to follow the topic."""
+        unlearnt = RECIPES[self._usecase.recipe]()
+        self._use(ServingModel(f"{self._usecase.recipe}@0", scorer(unlearnt, self._names), int(time.time() * 1000)))
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._kafka,
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+            max_partition_fetch_bytes=16 * MB,
+        )
+        await self._consumer.start()
+        self._consumer.assign([self._partition])
+        end = (await self._consumer.end_offsets([self._partition]))[self._partition]
+        if end:
+            self._consumer.seek(self._partition, end - 1)  # compaction never removes the last record
+            await self._take((await self._consumer.getone()).value)
+        self._following = asyncio.create_task(self._follow())
+
+    async def stop(self) -> None:
+        """Follow no longer."""
+        self._following.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._following
+        await self._consumer.stop()
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return self._usecase.features.names
+
+    async def _follow(self) -> None:
+        async for record in self._consumer:
+            await self._take(record.value)
+
+    async def _take(self, value: bytes | None) -> None:
+        try:
+            announcement = _decode(value or b"")
+            # Large models take a while to load: not in the event loop.
+            model = await asyncio.to_thread(unseal, announcement, self._key, self._usecase.features.fingerprint)
+        except (msgspec.DecodeError, SnapshotRefused) as error:
+            log.error("model refused, the one in use stays: %s", error)
+            self._metrics.models_refused.inc()
+            return
+        self._use(ServingModel(announcement.model_id, scorer(model, self._names), announcement.created_at))
+
+    def _use(self, model: ServingModel) -> None:
+        self._metrics.model(model.model_id, model.created_at)
+        self._swap(model)
