@@ -130,6 +130,7 @@ class Sender:
         """
         if mark:
             await asyncio.wait(mark)
+            await asyncio.sleep(0)  # `_settle` is called back for each of them
         if self._failure is not None:
             raise self._failure
 
