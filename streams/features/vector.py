@@ -42,5 +42,6 @@ def merge_order(times: NDArray[np.int64], kinds: NDArray[np.int8], event_ids: Se
     tied = (ordered_times[1:] == ordered_times[:-1]) & (ordered_kinds[1:] == ordered_kinds[:-1])
     if not tied.any():
         return order
-    ids = np.array([event_ids[row] for row in order])  # ties are rare; only then ids are looked at
-    return order[np.lexsort((ids, -ordered_kinds, ordered_times))]
+    # Ties are rare; only then ids are looked at. Not as a NumPy array: it would drop NULs at the end of an id.
+    rows = list(zip(times.tolist(), (-kinds).tolist(), event_ids, strict=True))
+    return np.array(sorted(range(len(rows)), key=rows.__getitem__), np.int64)
