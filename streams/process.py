@@ -1,0 +1,37 @@
+"""The door of every long-running process: its command line, settings, metrics endpoint, and exit code."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from streams.metrics import Metrics
+from streams.runtime.batches import BatchApp
+from streams.runtime.worker import Resources, run
+from streams.settings import Settings, SettingsError
+from streams.usecases import USECASES, UseCase
+
+Build = Callable[[UseCase, Settings, Metrics], tuple[BatchApp, Resources]]
+
+
+def serve(name: str, description: str, build: Build) -> int:
+    """Run `python -m services.NAME USECASE` until it is stopped (0), fails (1) or finds a setting wrong (2)."""
+    parser = argparse.ArgumentParser(prog=f"python -m services.{name}", description=description)
+    parser.add_argument("usecase", choices=sorted(USECASES))
+    usecase = USECASES[parser.parse_args().usecase]
+    metrics = Metrics(name)
+    try:
+        settings = Settings.read(os.environ)
+        app, resources = build(usecase, settings, metrics)
+        port = metrics.serve(settings.metrics_port)
+    except SettingsError as error:
+        return _refuse(name, str(error))
+    except OSError as error:
+        return _refuse(name, f"HEADRACE_METRICS_PORT {settings.metrics_port}: {error.strerror}")
+    print(f"metrics: http://127.0.0.1:{port}/metrics", file=sys.stderr, flush=True)
+    return run(app, resources)
+
+
+def _refuse(name: str, why: str) -> int:
+    print(f"{name}: {why}", file=sys.stderr)
+    return 2
