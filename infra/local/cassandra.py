@@ -41,6 +41,7 @@ LOGBACK = """\
   </appender>
   <root level="WARN"><appender-ref ref="out"/></root>
   <logger name="org.apache.cassandra.service" level="INFO"/>
+  <logger name="org.apache.cassandra.service.CassandraDaemon" level="WARN"/>
 </configuration>
 """
 
@@ -65,9 +66,9 @@ def render_config(port: int, storage_port: int, cluster: str, data: Path) -> str
         "saved_caches_directory": f"'{data}/saved_caches'",
         "hints_directory": f"'{data}/hints'",
         "cdc_raw_directory": f"'{data}/cdc_raw'",
-        # The log is a mapped file: what a killed process wrote is kept, fsync guards against power loss only.
-        "commitlog_sync": "periodic",
-        "commitlog_sync_period": "10s",
+        # A row is acknowledged when its log is synced. "periodic", the default, lost up to 10 s of acknowledged rows
+        # at a kill -9: replay ends at the last sync. Rows in batches of 20 cost the same either way (33,000/s).
+        "commitlog_sync": "batch",
         "commitlog_segment_size": "16MiB",
         "commitlog_total_space": "256MiB",
         "memtable_heap_space": "96MiB",
@@ -77,7 +78,7 @@ def render_config(port: int, storage_port: int, cluster: str, data: Path) -> str
         "file_cache_size": "64MiB",
         "concurrent_compactors": 1,
         "concurrent_reads": 16,
-        "concurrent_writes": 16,
+        "concurrent_writes": 64,
         "auto_snapshot": "false",
         "batch_size_warn_threshold": "256KiB",  # a partition's rows travel in one unlogged batch
         "batch_size_fail_threshold": "4MiB",
@@ -93,11 +94,10 @@ class Cassandra(Server):
 
     def prepare(self) -> list[str]:
         """Write cassandra.yaml and logback.xml."""
-        (self.folder / "tmp").mkdir(exist_ok=True)
         config = render_config(self.port, free_port(), self.identity, self.folder)
         (self.folder / "cassandra.yaml").write_text(config, encoding="utf-8")
         (self.folder / "logback.xml").write_text(LOGBACK, encoding="utf-8")
-        return [*java(self.name, *self._options()), "org.apache.cassandra.service.CassandraDaemon"]
+        return [*java(self.name, self.folder, *self._options()), "org.apache.cassandra.service.CassandraDaemon"]
 
     def answering(self) -> str | None:
         """The name of the cluster that answers."""
@@ -110,8 +110,6 @@ class Cassandra(Server):
             "cassandra.storagedir": self.folder,
             "cassandra-foreground": "yes",
             "logback.configurationFile": self.folder / "logback.xml",
-            "java.io.tmpdir": self.folder / "tmp",
-            "jna.tmpdir": self.folder / "tmp",
             "cassandra.ring_delay_ms": 0,
             "cassandra.skip_wait_for_gossip_to_settle": 0,
             "cassandra.shutdown_announce_in_ms": 0,

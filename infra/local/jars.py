@@ -3,7 +3,6 @@
 import fcntl
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -69,21 +68,15 @@ def _exclusive(path: Path) -> Iterator[None]:
 
 
 def _bring(missing: list[Jar], cache: Path, progress: bool) -> None:
-    from .download import downloader  # noqa: PLC0415 - half a second for jgo, on the first run only
+    from .download import Downloader  # noqa: PLC0415 - half a second for jgo, on the first run only
 
     partial = cache / ".partial"  # ours alone, under the lock
     size = sum(jar.size for jar in missing)
-    drawing = threading.Lock()
     with (
         tqdm(total=size, desc="Server jars", unit="B", unit_scale=True, disable=not progress) as bar,
         ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool,
     ):
-
-        def advance(count: int) -> None:
-            with drawing:
-                bar.update(count)
-
-        download = downloader(advance)
+        download = Downloader(bar.update, DOWNLOADS_AT_ONCE)
         largest_first = sorted(missing, key=lambda jar: -jar.size)
         placed = [pool.submit(place, jar, cache, partial, download) for jar in largest_first]
         try:

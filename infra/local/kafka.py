@@ -93,7 +93,7 @@ class Kafka(Server):
 
     def _java(self, *options: str) -> list[str]:
         log4j = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.yaml'}"
-        return java(self.name, *options, "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", log4j)
+        return java(self.name, self.folder, *options, "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", log4j)
 
     def _format(self, config: Path, data: Path) -> None:
         shutil.rmtree(data, ignore_errors=True)  # left by a format that was cut short

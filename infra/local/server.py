@@ -12,7 +12,7 @@ from .process import ProcessId, spawn
 
 POLL = 0.05  # seconds between two looks at a server that is starting
 START_TIMEOUT = 90.0  # seconds; a busy 2-core machine needs about 15
-LOG_LINES = 12
+LOG_LINES, LOG_WIDTH = 12, 300
 
 
 class Server(ABC):
@@ -43,6 +43,8 @@ class Server(ABC):
     @property
     def alive(self) -> bool:
         """Whether its process runs."""
+        if self._popen is not None:
+            return self._popen.poll() is None
         return self.process_id is not None and self.process_id.alive
 
     @abstractmethod
@@ -108,5 +110,6 @@ class Server(ABC):
     def _last_lines(self) -> str:
         with self.log_path.open("rb") as log:
             log.seek(self._log_start)
-            lines = log.read().decode(errors="replace").splitlines()[-LOG_LINES:]
-        return "".join(["; last log lines:", *(f"\n  {line}" for line in lines)]) if lines else ""
+            lines = log.read().decode(errors="replace").splitlines()
+        told = [line for line in lines if line.strip() and not line.startswith("\tat ")][-LOG_LINES:]
+        return "".join(["; last log lines:", *(f"\n  {line[:LOG_WIDTH]}" for line in told)]) if told else ""

@@ -2,6 +2,7 @@
 
 import base64
 import fcntl
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +16,7 @@ from .errors import LocalServerError
 from .jars import fetch
 from .kafka import Kafka
 from .lock import ROOTS
+from .ports import is_free
 from .server import Server
 from .state import forget, recall, remember
 from .valkey import Valkey
@@ -104,13 +106,15 @@ class LocalServers:
 
     def _start_together(self, on_ready: OnReady) -> None:
         ours = [server for server in self.servers if not server.alive]
+        given_up = threading.Event()
         try:
             with ThreadPoolExecutor(len(NAMES)) as pool:
-                waits = [pool.submit(_bring_up, server, on_ready) for server in self.servers]
+                waits = [pool.submit(_bring_up, server, on_ready, given_up) for server in self.servers]
                 try:
                     for wait in as_completed(waits):
                         wait.result()
                 except BaseException:
+                    given_up.set()
                     _together(Server.kill, ours)  # which ends the other waits
                     raise
             if self._detached:
@@ -125,7 +129,10 @@ class LocalServers:
         running = recall(self.folder)
         for server in self.servers:
             port, process = running.get(server.name, (0, None))
-            if process is None or not process.alive:
+            if process is None:
+                continue
+            if not process.alive:  # it crashed, and its clients know the port
+                server.port = self._ports.get(server.name, port if is_free(port) else server.port)
                 continue
             if not self._detached:
                 raise LocalServerError(f"{server.name}: already running on {self.folder} (pid {process.pid})")
@@ -158,9 +165,11 @@ def stack_identity(folder: Path) -> str:
     return path.read_text(encoding="utf-8").strip()
 
 
-def _bring_up(server: Server, on_ready: OnReady) -> None:
+def _bring_up(server: Server, on_ready: OnReady, given_up: threading.Event) -> None:
     was_running, begin = server.alive, time.monotonic()
     server.start()
+    if given_up.is_set() and not was_running:  # while it was being prepared
+        server.kill()
     server.wait_healthy()
     on_ready(server, time.monotonic() - begin, was_running)
 
