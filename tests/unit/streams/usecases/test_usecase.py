@@ -1,0 +1,49 @@
+"""What every use case that ships must be."""
+
+import msgspec
+import pytest
+
+from streams.features.table import EntityTable
+from streams.usecases import USECASES
+
+
+@pytest.fixture(params=USECASES.values(), ids=USECASES)
+def usecase(request):
+    return request.param
+
+
+def test_a_use_case_is_found_by_its_name(usecase):
+    """The name on the command line, in the topics and in the catalogue is one name."""
+    assert USECASES[usecase.name] is usecase
+    assert all(topic.name.startswith(f"{usecase.name}.") for topic in usecase.topics(2))
+
+
+def test_its_topics_follow_its_stages(usecase):
+    """The first entity's events are public, each further entity has a hop of its own."""
+    topics = usecase.topics(3)
+    assert topics.events.name == f"{usecase.name}.{usecase.noun}"
+    assert [topic.name for topic in topics.hops] == [f"{usecase.name}.by-{entity}" for entity in usecase.entities[1:]]
+    assert usecase.entities == tuple(stage.entity for stage in usecase.features.stages)
+    assert len({topic.name for topic in topics}) == len(list(topics))
+
+
+def test_it_names_fields_of_its_event(usecase):
+    """Ids and keys are strings of the event, values its numbers, the time whole milliseconds."""
+    types = {field.name: field.type for field in msgspec.inspect.type_info(usecase.event).fields}
+    keys = [usecase.event_id, *(stage.key for stage in usecase.features.stages)]
+    assert all(isinstance(types[name], msgspec.inspect.StrType) for name in keys)
+    assert all(
+        isinstance(types[name], msgspec.inspect.FloatType | msgspec.inspect.IntType) for name in usecase.features.values
+    )
+    assert isinstance(types[usecase.event_time], msgspec.inspect.IntType)
+
+
+def test_its_features_can_be_kept(usecase):
+    """Every stage's windows fit the state bytes, and an empty table has the stage's columns."""
+    for stage in usecase.features.stages:
+        assert EntityTable(stage, usecase.features).states() == {}
+
+
+def test_its_thresholds_are_in_order(usecase):
+    """An event is looked at before it is refused."""
+    assert 0 < usecase.thresholds.review < usecase.thresholds.decline <= 1
