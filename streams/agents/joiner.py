@@ -48,8 +48,8 @@ class Promise(NamedTuple):
 
 
 @dataclass(frozen=True)
-class HopMessages:
-    """n messages for one hop topic, in order; `partitions` is int32[n], a watermark's key is null."""
+class Messages:
+    """n messages for one topic, in order; `partitions` is int32[n], a watermark's key is null."""
 
     values: Spans
     keys: Spans
@@ -64,7 +64,7 @@ class Outputs:
     examples: list[Example] = field(default_factory=list)
     labels: list[Label] = field(default_factory=list)
     dead: list[tuple[int, Poison]] = field(default_factory=list)
-    hops: list[HopMessages | None] = field(default_factory=list)
+    hops: list[Messages | None] = field(default_factory=list)
 
 
 def read_labels(records: Records, latest: int) -> list[Arrival]:
@@ -135,7 +135,7 @@ class _Hop:
         self._wants_labels = any(view.over is Over.LABELS for view in stage.views)
         self._partitions = partitions
 
-    def messages(self, passing: Sequence[Joined | Promise], partition: int) -> HopMessages | None:
+    def messages(self, passing: Sequence[Joined | Promise], partition: int) -> Messages | None:
         parts: list[HopRows] = []
         keys: list[bytes | None] = []
         targets: list[int] = []
@@ -148,7 +148,7 @@ class _Hop:
             return None
         spans, chosen = Spans.of(keys), np.array(targets, np.int32)
         partitions = np.where(chosen == BY_KEY, partition_of(spans, self._partitions), chosen)
-        return HopMessages(self._format.encode(HopRows.concatenate(parts)), spans, partitions.astype(np.int32))
+        return Messages(self._format.encode(HopRows.concatenate(parts)), spans, partitions.astype(np.int32))
 
     def _concerns(self, one: Joined | Promise) -> bool:
         # An event that was scored before this entity was declared has no key for it.

@@ -5,6 +5,7 @@ the nodes that own them, as the Spark connector does: each batch goes to a node 
 """
 
 import asyncio
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -18,7 +19,6 @@ from cassandra.cluster import (
     ExecutionProfile,
     NoHostAvailable,
     ResponseFuture,
-    Session,
 )
 from cassandra.connection import ConnectionException
 from cassandra.policies import ConstantReconnectionPolicy, DCAwareRoundRobinPolicy, TokenAwarePolicy
@@ -44,7 +44,7 @@ IDS_PER_READ = 64
 IN_FLIGHT = 8
 """Requests under way at a time: enough to keep a node busy, few enough not to queue in it."""
 
-REQUEST_SECONDS = 10.0
+REQUEST_SECONDS, SCHEMA_SECONDS = 10.0, 60.0
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.1, 5.0
 
 PASSING = (NoHostAvailable, OperationTimedOut, RequestExecutionException, ConnectionException)
@@ -63,63 +63,58 @@ def _quiet(_: Exception) -> None:
 
 
 class CassandraHistory:
-    """A HistoryStore of one use case; `on_retry` is told of every failed attempt.
-
-    Use `connect`; rows and reads are idempotent, so every passing failure is tried again, for ever.
+    """A HistoryStore of one use case in the cluster behind `address` (HOST:PORT); `on_retry` is told of every
+    failed attempt. Rows and reads are idempotent, so what may pass is tried again, for ever.
     """
 
-    def __init__(self, session: Session, keyspace: str, usecase: str, on_retry: OnRetry) -> None:
-        self._session = session
+    def __init__(self, address: str, keyspace: str, usecase: str, on_retry: OnRetry = _quiet) -> None:
+        self._address = address
         self._keyspace = keyspace
         self._usecase = usecase
         self._on_retry = on_retry
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._decode = msgspec.json.Decoder(Score).decode
 
-        def prepare(statement: str) -> PreparedStatement:
-            prepared = session.prepare(statement.format(keyspace=keyspace))
-            prepared.is_idempotent = True
-            return prepared
+    async def start(self) -> None:
+        """Connect, create what is missing of the schema, and prepare the statements, all off the loop.
 
-        self._insert_score = prepare(cql.INSERT_SCORE)
-        self._insert_by_entity = prepare(cql.INSERT_SCORE_BY_ENTITY)
-        self._insert_label = prepare(cql.INSERT_LABEL)
-        self._select_scores = prepare(cql.SELECT_SCORES)
-        self._select_labels = prepare(cql.SELECT_LABELS)
-        self._select_day = prepare(cql.SELECT_ENTITY_DAY)
+        Raises StoreUnreachable.
+        """
+        if not KEYSPACE.fullmatch(self._keyspace):
+            raise StoreUnreachable(f"Cassandra: '{self._keyspace}' cannot be the name of a keyspace")
+        # What matters of the driver's own warnings is in the errors raised and told of here.
+        logging.getLogger("cassandra").setLevel(logging.CRITICAL)
+        await asyncio.to_thread(self._connect)
 
-    @classmethod
-    async def connect(cls, address: str, keyspace: str, usecase: str, on_retry: OnRetry = _quiet) -> "CassandraHistory":
-        """Connect to the cluster behind `address` (HOST:PORT), create what is missing of the schema, and
-        prepare the statements, all off the loop. Raises StoreUnreachable."""
-        if not KEYSPACE.fullmatch(keyspace):
-            raise StoreUnreachable(f"Cassandra: '{keyspace}' cannot be the name of a keyspace")
-        return await asyncio.to_thread(cls._connect, address, keyspace, usecase, on_retry)
-
-    @classmethod
-    def _connect(cls, address: str, keyspace: str, usecase: str, on_retry: OnRetry) -> "CassandraHistory":
-        host, _, port = address.rpartition(":")
-        # Of the nodes of the local data centre, one that owns the row.
-        profile = ExecutionProfile(
-            load_balancing_policy=TokenAwarePolicy(DCAwareRoundRobinPolicy()),
-            consistency_level=ConsistencyLevel.LOCAL_QUORUM,
-            request_timeout=REQUEST_SECONDS,
-            row_factory=tuple_factory,
-        )
+    def _connect(self) -> None:
+        host, _, port = self._address.rpartition(":")
         cluster = Cluster(
             [host],
             port=int(port),
-            execution_profiles={EXEC_PROFILE_DEFAULT: profile},
+            execution_profiles={EXEC_PROFILE_DEFAULT: _profile()},
             reconnection_policy=ConstantReconnectionPolicy(1.0, max_attempts=None),
         )
         try:
-            session = cluster.connect()
-            for statement in cql.schema(keyspace):
-                session.execute(statement, timeout=60)
-            return cls(session, keyspace, usecase, on_retry)
+            self._session = cluster.connect()
+            for statement in cql.schema(self._keyspace):
+                self._session.execute(statement, timeout=SCHEMA_SECONDS)
+            self._prepare()
         except (NoHostAvailable, DriverException, OSError) as error:
             cluster.shutdown()
-            raise StoreUnreachable(f"Cassandra at {address}: {_cause(error)}") from None
+            raise StoreUnreachable(f"Cassandra at {self._address}: {_cause(error)}") from None
+
+    def _prepare(self) -> None:
+        def prepared(statement: str) -> PreparedStatement:
+            answer = self._session.prepare(statement.format(keyspace=self._keyspace))
+            answer.is_idempotent = True
+            return answer
+
+        self._insert_score = prepared(cql.INSERT_SCORE)
+        self._insert_by_entity = prepared(cql.INSERT_SCORE_BY_ENTITY)
+        self._insert_label = prepared(cql.INSERT_LABEL)
+        self._select_scores = prepared(cql.SELECT_SCORES)
+        self._select_labels = prepared(cql.SELECT_LABELS)
+        self._select_day = prepared(cql.SELECT_ENTITY_DAY)
 
     async def close(self) -> None:
         """Give the connections back."""
@@ -198,6 +193,16 @@ class CassandraHistory:
                 self._on_retry(error)
             await asyncio.sleep(backoff)
             backoff = min(2 * backoff, LONGEST_BACKOFF)
+
+
+def _profile() -> ExecutionProfile:
+    return ExecutionProfile(
+        # Of the nodes of the local data centre, one that owns the row.
+        load_balancing_policy=TokenAwarePolicy(DCAwareRoundRobinPolicy()),
+        consistency_level=ConsistencyLevel.LOCAL_QUORUM,
+        request_timeout=REQUEST_SECONDS,
+        row_factory=tuple_factory,
+    )
 
 
 def grouped(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:

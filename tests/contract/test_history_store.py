@@ -27,6 +27,12 @@ def cassandra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield servers.cassandra.address
 
 
+async def started(address: str, usecase: str) -> CassandraHistory:
+    store = CassandraHistory(address, "contract", usecase)
+    await store.start()
+    return store
+
+
 @pytest.fixture(params=["memory", pytest.param("cassandra", marks=pytest.mark.integration)])
 def run(request: pytest.FixtureRequest) -> Run:
     """Run a scenario against an empty store."""
@@ -36,7 +42,7 @@ def run(request: pytest.FixtureRequest) -> Run:
     async def opened() -> AsyncIterator[HistoryStore]:
         store: HistoryStore = MemoryHistory()
         if request.param == "cassandra":
-            store = await CassandraHistory.connect(request.getfixturevalue("cassandra"), "contract", usecase)
+            store = await started(request.getfixturevalue("cassandra"), usecase)
         try:
             yield store
         finally:
@@ -183,8 +189,8 @@ def test_use_cases_do_not_meet(cassandra: str) -> None:
     """Two use cases with the same event id keep a row each."""
 
     async def scenario() -> None:
-        fraud = await CassandraHistory.connect(cassandra, "contract", f"fraud-{uuid4().hex}")
-        ctr = await CassandraHistory.connect(cassandra, "contract", f"ctr-{uuid4().hex}")
+        fraud = await started(cassandra, f"fraud-{uuid4().hex}")
+        ctr = await started(cassandra, f"ctr-{uuid4().hex}")
         try:
             await fraud.write_scores([scored()])
             assert await ctr.scores(["e"]) == {}
@@ -202,5 +208,5 @@ def test_use_cases_do_not_meet(cassandra: str) -> None:
 def test_a_store_out_of_reach_is_one_line(address: str, keyspace: str, names: str) -> None:
     """Connecting to nothing, or to a keyspace that cannot be, says which in one line."""
     with pytest.raises(StoreUnreachable, match=names) as raised:
-        asyncio.run(CassandraHistory.connect(address, keyspace, "fraud"))
+        asyncio.run(CassandraHistory(address, keyspace, "fraud").start())
     assert "\n" not in str(raised.value)

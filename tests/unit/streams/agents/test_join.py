@@ -6,7 +6,7 @@ import numpy as np
 
 from schemas.codec import Poison, encode
 from schemas.events import WATERMARK_HEADER, Label, Score, Watermark
-from streams.agents.joiner import Arrival, HopMessages, Joiner, example, read_labels
+from streams.agents.joiner import Arrival, Messages, Joiner, example, read_labels
 from streams.features.spec import Over, View
 from streams.runtime.hop import END_OF_WATERMARKS, FROM_LABELS, LABEL, WATERMARK, HopFormat, HopRows
 from streams.runtime.records import Records, Spans, partition_of
@@ -32,7 +32,7 @@ def label(event_id: str, label: int = 1, time: int = 9) -> bytes:
     return encode({"event_id": event_id, "label_time": time, "label": label})
 
 
-def decoded(messages: HopMessages | None, stage: int = 1) -> HopRows:
+def decoded(messages: Messages | None, stage: int = 1) -> HopRows:
     assert messages is not None
     rows, damaged = HopFormat(FRAUD.features, stage).decode(
         Records.of(

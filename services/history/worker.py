@@ -1,0 +1,93 @@
+"""The bootstrap of the history process: two agents in one consumer group, around one store.
+
+They share nothing but the store: partitions are fetched and committed one by one, so labels that wait for an
+event never hold up the scores that would bring it.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from faust.types import TP
+
+from streams.agents.deadletters import DeadLetters
+from streams.agents.history import HistoryAgent
+from streams.agents.join import JoinAgent
+from streams.metrics import Metrics
+from streams.runtime.batches import BatchApp, Ownership, create_app
+from streams.runtime.lanes import Lanes
+from streams.runtime.offsets import GroupOffsets
+from streams.runtime.sender import Sender
+from streams.settings import Settings
+from streams.stores.cassandra import CassandraHistory
+from streams.usecases import UseCase
+
+log = logging.getLogger(__name__)
+
+TELL_SECONDS = 10.0  # between two lines about a store that is away
+
+
+class HistoryWorker:
+    """History and join of a use case in one process; start as many as there are partitions."""
+
+    def __init__(self, usecase: UseCase, settings: Settings, metrics: Metrics) -> None:
+        group = f"{usecase.name}-history"
+        self._topics = topics = usecase.topics(settings.partitions)
+        self._metrics = metrics
+        self._told_at = float("-inf")
+        self._store = CassandraHistory(settings.cassandra, settings.keyspace, usecase.name, self._on_retry)
+        self._sender = sender = Sender(settings.kafka, group)
+        self._offsets = GroupOffsets(settings.kafka, group)
+        self.app: BatchApp = create_app(
+            group,
+            settings.kafka,
+            Ownership(self._positions, self._revoking, self._assigned),
+            session_timeout=settings.session_seconds,
+            heartbeat_interval=settings.session_seconds / 5,
+        )
+        dead_letters = DeadLetters(sender, topics.dlq.name, metrics)
+        history = HistoryAgent(self._store, dead_letters, metrics, settings.max_ahead_ms)
+        join = JoinAgent(usecase, settings, self._store, sender, self._offsets, dead_letters, metrics)
+        self._lanes = {
+            topics.scores.name: Lanes(self.app, history.work, metrics),
+            topics.labels.name: Lanes(self.app, join.work, metrics),
+        }
+        for topic, name in (topics.scores, "history"), (topics.labels, "join"):
+            self.app.on_batch(topic.name, name=name)(self._lanes[topic.name].put)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Everything the app needs around it, from before its start until after its stop."""
+        async with AsyncExitStack() as stack:
+            for resource, stop in (
+                (self._store, self._store.close),
+                (self._sender, self._sender.stop),
+                (self._offsets, self._offsets.stop),
+            ):
+                await resource.start()
+                stack.push_async_callback(stop)
+            for topic in self._topics:
+                await self._sender.partitions(topic.name)
+            stack.push_async_callback(self._give_up)
+            yield
+
+    async def _positions(self, partitions: set[TP]) -> Mapping[TP, int]:
+        return await self._offsets.committed(partitions)
+
+    async def _assigned(self, partitions: set[TP]) -> None:
+        self.app.resume(partitions)
+        log.info("ready, with %d partitions", len(partitions))
+
+    async def _revoking(self, _partitions: set[TP]) -> None:
+        await self._give_up()
+
+    async def _give_up(self) -> None:
+        await asyncio.gather(*(lanes.give_up() for lanes in self._lanes.values()))
+
+    def _on_retry(self, error: Exception) -> None:
+        self._metrics.store_retries.labels("cassandra").inc()
+        if time.monotonic() - self._told_at > TELL_SECONDS:
+            self._told_at = time.monotonic()
+            log.warning("Cassandra is away, trying again: %s", str(error).splitlines()[0])

@@ -1,0 +1,74 @@
+"""Lanes: a partition's batches one after the other, partitions side by side, offsets committed when work is done.
+
+For agents whose only state is in their outputs. The order of effects, for each partition:
+
+1. `work(batch)` has the outputs of what comes before an offset kept elsewhere, and yields that offset;
+2. the offset is committed to Kafka, where the next owner continues.
+
+A crash before 2 does the work since the last offset again, so the work must be idempotent or its receivers drop
+what they have seen. One partition that has to wait (a label whose event is not there yet) holds up no other.
+"""
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Callable
+
+from faust.types import TP
+
+from streams.metrics import Metrics
+from streams.runtime.batches import Batch, BatchApp
+
+WAITING = 1  # batches beside the one being worked on
+HANDOVER_SECONDS = 2.0  # for the batch in hand, when partitions are given up
+
+Work = Callable[[Batch], AsyncIterator[int]]
+
+
+class Lanes:
+    """Calls `work` for the batches of one topic, in the order of each partition; `put` is the agent's handler."""
+
+    def __init__(self, app: BatchApp, work: Work, metrics: Metrics) -> None:
+        self._app = app
+        self._work = work
+        self._metrics = metrics
+        self._waiting: dict[TP, deque[Batch]] = defaultdict(deque)
+        self._tasks: dict[TP, asyncio.Task[None]] = {}
+        self._failed = False
+
+    async def put(self, batch: Batch) -> None:
+        """Queue a batch and return at once."""
+        waiting = self._waiting[batch.tp]
+        waiting.append(batch)
+        if len(waiting) > WAITING:
+            self._app.pause([batch.tp])
+        if batch.tp not in self._tasks and not self._failed:
+            self._tasks[batch.tp] = asyncio.create_task(self._run(batch.tp))
+
+    async def give_up(self) -> None:
+        """Finish the batches in hand if they finish soon, drop the others; nothing dropped was committed."""
+        self._waiting.clear()
+        tasks = list(self._tasks.values())
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=HANDOVER_SECONDS)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _run(self, tp: TP) -> None:
+        try:
+            while self._waiting[tp]:
+                batch = self._waiting[tp].popleft()
+                self._app.resume([tp])
+                async for next_offset in self._work(batch):
+                    await self._commit(tp, next_offset)
+        except Exception as error:
+            self._failed = True  # a later batch must not be committed past this one
+            await self._app.crash(error)
+        finally:
+            del self._tasks[tp]
+
+    async def _commit(self, tp: TP, next_offset: int) -> None:
+        await self._app.commit_positions({tp: next_offset})
+        end = self._app.highwater(tp)
+        if end is not None:
+            self._metrics.lag.labels(tp.topic, str(tp.partition)).set(max(end - next_offset, 0))
