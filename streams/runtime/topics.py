@@ -1,10 +1,11 @@
 """Topics as the catalogue declares them, created where they are not there yet."""
 
-import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, TopicPartition
+from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from schemas.topics import Topic
@@ -27,21 +28,11 @@ def create_topics(kafka: str, topics: Iterable[Topic]) -> None:
     of partitions is another: changing it would move keys, and their state, to other partitions.
     """
     declared = {topic.name: topic for topic in topics}
-    # What matters of the client's own warnings is in the errors raised here.
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)
-    try:
-        admin = KafkaAdminClient(bootstrap_servers=kafka, bootstrap_timeout_ms=REACH_MS)
-    except (KafkaError, OSError) as error:
-        raise KafkaUnavailable(f"Kafka at {kafka} does not answer ({_named(error)})") from None
-    try:
+    with _admin(kafka) as admin:
         there = set(admin.list_topics())
         _create(admin, [topic for name, topic in declared.items() if name not in there])
         admin.wait_for_topics(list(declared))
         partitions = {one["name"]: len(one["partitions"]) for one in admin.describe_topics(list(declared))}
-    except KafkaError as error:
-        raise KafkaUnavailable(f"Kafka at {kafka} cannot create the topics ({_named(error)})") from None
-    finally:
-        admin.close()
     for name, topic in declared.items():
         if partitions[name] != topic.partitions:
             raise TopicMismatch(
@@ -50,14 +41,36 @@ def create_topics(kafka: str, topics: Iterable[Topic]) -> None:
             )
 
 
+def record_counts(kafka: str, topics: Iterable[Topic]) -> dict[str, int]:
+    """Return how many records each of `topics` has ever had, by name. Raises KafkaUnavailable."""
+    partitions = [TopicPartition(topic.name, number) for topic in topics for number in range(topic.partitions)]
+    counts: dict[str, int] = {}
+    with _admin(kafka) as admin:
+        ends = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
+    for partition, end in ends.items():
+        counts[partition.topic] = counts.get(partition.topic, 0) + end.offset
+    return counts
+
+
+@contextmanager
+def _admin(kafka: str) -> Iterator[KafkaAdminClient]:
+    # What matters of the client's own warnings is in the errors raised here.
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    try:
+        admin = KafkaAdminClient(bootstrap_servers=kafka, bootstrap_timeout_ms=REACH_MS)
+        try:
+            yield admin
+        finally:
+            admin.close()
+    except (KafkaError, OSError) as error:
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise KafkaUnavailable(f"Kafka at {kafka} does not answer ({why})") from None
+
+
 def _create(admin: KafkaAdminClient, missing: list[Topic]) -> None:
     if not missing:
         return
     wanted = {topic.name: {"num_partitions": topic.partitions, "configs": topic.config()} for topic in missing}
     # Another process may be faster with one of them; the rest of the request is carried out.
-    with contextlib.suppress(TopicAlreadyExistsError):
+    with suppress(TopicAlreadyExistsError):
         admin.create_topics(wanted)
-
-
-def _named(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

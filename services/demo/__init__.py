@@ -1,0 +1,1 @@
+"""The whole pipeline live on this machine, watched for as long as it runs."""
