@@ -11,7 +11,7 @@ from .ports import HOST, answers, free_port, is_free
 from .process import ProcessId, spawn
 
 POLL = 0.05  # seconds between two looks at a server that is starting
-START_TIMEOUT = 90.0  # seconds; a busy 2-core machine needs about 15
+START_TIMEOUT = 120.0  # seconds; 8 on two idle cores, 48 were seen at a load of 16
 LOG_LINES, LOG_WIDTH = 12, 300
 
 
