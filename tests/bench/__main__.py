@@ -13,6 +13,7 @@ from streams.runtime.topics import KafkaUnavailable
 from tests.bench import latency, report, throughput
 from tests.bench.feed import BATCH_BYTES
 from tests.bench.parts import COMMANDS, EVENTS, MAX_RATE, MIDDLE, PARTITIONS, Bench
+from tests.bench.report import say
 from tests.bench.throughput import Throughput
 from tests.bench.worker import ROOT, BenchError
 from tests.bench.workload import CUSTOMERS, TERMINALS, transactions
@@ -62,12 +63,11 @@ def measure_parts(bench: Bench, parts: list[str]) -> dict[str, Any]:
     drained: dict[str, Throughput] = {}
     figures: dict[str, Any] = dict.fromkeys(("latency_ms", "bytes_per_entity"))
     if "passthrough" in parts:
-        drained["passthrough"] = _said("passthrough", bench.passthrough())
+        drained["passthrough"] = bench.passthrough()
     if "plain" in parts:
-        drained["plain"] = _said("plain", bench.plain())
+        drained["plain"] = bench.plain()
     if "pipeline" in parts:
         drained["pipeline"], delays, states = bench.pipeline()
-        _said("pipeline", drained["pipeline"])
         figures |= {"latency_ms": delays.figures(), "bytes_per_entity": states.bytes_per_entity}
         figures["entities"] = asdict(states)
     rates = {name: taken.per_core_second for name, taken in drained.items()}
@@ -90,20 +90,6 @@ def parameters() -> dict[str, Any]:
         "producer_batch_bytes": BATCH_BYTES,
         "latency_rate": f"a quarter of the pipeline's events per core second, at most {MAX_RATE:,.0f}/s",
     }
-
-
-def _said(name: str, taken: Throughput) -> Throughput:
-    say(
-        name,
-        f"{taken.per_core_second:,.0f} events per core second "
-        f"({taken.events:,} events, {taken.cpu_seconds:.1f} CPU s, {taken.wall_seconds:.1f} s)",
-    )
-    return taken
-
-
-def say(name: str, what: str) -> None:
-    """Print one status line."""
-    print(f"{name:<12} {what}", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from streams.usecases.fraud import FRAUD
 from tests.bench import footprint, latency
 from tests.bench.footprint import Footprint
 from tests.bench.latency import Latency
+from tests.bench.report import say
 from tests.bench.throughput import Flow, Throughput, drain
 from tests.bench.worker import Worker
 from tests.bench.workload import Workload
@@ -17,6 +18,7 @@ from tests.bench.workload import Workload
 PARTITIONS = 4
 EVENTS = 600_000
 MIDDLE = EVENTS // 2  # 30 days of events before it, so that every window is full, and as many after it
+PASSTHROUGH_WARMUP = 50_000
 PLAIN_WARMUP, PLAIN_EVENTS = 2_000, 16_000
 MAX_RATE = 10_000.0  # events/s that producer, broker, worker and consumer manage together on two cores
 START_SECONDS = 60.0
@@ -40,7 +42,7 @@ class Bench:
         """Consume and produce the same bytes."""
         flow = self._flow("passthrough.in", "passthrough.out")
         with self._worker("passthrough") as worker:
-            return drain(worker, flow, self.events.part(0, MIDDLE), self.events.part(MIDDLE, EVENTS))
+            return _said("passthrough", drain(worker, flow, self.events.part(0, PASSTHROUGH_WARMUP), self.events))
 
     def plain(self) -> Throughput:
         """Process the first of the events that the pipeline is measured with in the tutorials' way."""
@@ -48,7 +50,7 @@ class Bench:
         end = MIDDLE + PLAIN_EVENTS
         with self._worker("plain") as worker:
             warmup = self.events.part(MIDDLE - PLAIN_WARMUP, MIDDLE)
-            return drain(worker, flow, warmup, self.events.part(MIDDLE, end))
+            return _said("plain", drain(worker, flow, warmup, self.events.part(MIDDLE, end)))
 
     def pipeline(self) -> tuple[Throughput, Latency, Footprint]:
         """Process all events in both stages, then score a live stream at a quarter of the capacity."""
@@ -59,8 +61,10 @@ class Bench:
         with self._worker("pipeline") as worker:
             worker.wait_for("ready", START_SECONDS)
             drained = drain(worker, flow, self.events.part(0, MIDDLE), self.events.part(MIDDLE, EVENTS))
+            _said("pipeline", drained)
             states = footprint.footprint(self.servers.valkey.url, FRAUD.name, FRAUD.entities, empty)
             rate = min(drained.per_core_second / 4, MAX_RATE)
+            say("latency", f"open loop at {rate:,.0f} events/s for {latency.MEASURED_SECONDS:.0f} s")
             return drained, latency.measure(worker, flow, rate), states
 
     def _flow(self, events: str, results: str) -> Flow:
@@ -77,3 +81,12 @@ class Bench:
             "HEADRACE_BENCH_FOLDER": str(self.folder),
         }
         return Worker(name, COMMANDS[name], environment, self.folder)
+
+
+def _said(name: str, taken: Throughput) -> Throughput:
+    say(
+        name,
+        f"{taken.per_core_second:,.0f} events per core second "
+        f"({taken.events:,} events, {taken.cpu_seconds:.1f} CPU s, {taken.wall_seconds:.1f} s)",
+    )
+    return taken

@@ -23,6 +23,11 @@ def machine() -> dict[str, Any]:
     }
 
 
+def say(name: str, what: str) -> None:
+    """Print one status line."""
+    print(f"{name:<12} {what}", flush=True)
+
+
 def write(path: Path, figures: Mapping[str, Any]) -> None:
     """Write the figures as JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)

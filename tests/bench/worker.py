@@ -51,13 +51,13 @@ class Worker:
         if code is not None:
             raise BenchError(f"{self.name}: the worker ended with exit code {code}: {self._last_line()} ({self.log})")
 
-    def wait_for(self, line: str, seconds: float) -> None:
-        """Wait until the process has written this line."""
+    def wait_for(self, word: str, seconds: float) -> None:
+        """Wait until the process has written this word to its log."""
         deadline = time.monotonic() + seconds
-        while line not in self.log.read_text(errors="replace").splitlines():
+        while word not in self.log.read_text(errors="replace").replace(",", " ").split():
             self.check()
             if time.monotonic() > deadline:
-                raise BenchError(f"{self.name}: not '{line}' after {seconds:.0f} s ({self.log})")
+                raise BenchError(f"{self.name}: not '{word}' after {seconds:.0f} s ({self.log})")
             time.sleep(0.05)
 
     @contextmanager
