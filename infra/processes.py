@@ -45,7 +45,7 @@ class Process:
     @property
     def ready(self) -> bool:
         """Whether it has said `ready`."""
-        return re.search(r"^ready\b", self._told(), re.MULTILINE) is not None
+        return re.search(r"^(.*: )?ready\b", self._told(), re.MULTILINE) is not None
 
     @property
     def metrics(self) -> str | None:
