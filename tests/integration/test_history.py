@@ -1,0 +1,355 @@
+"""The history process on a real Kafka and Cassandra: every score kept, every label joined, whatever happens."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.request import urlopen
+from uuid import uuid4
+
+import msgspec
+import pytest
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+
+from infra.local import LocalServers
+from infra.local.ports import free_port
+from schemas.codec import encode
+from schemas.events import WATERMARK_HEADER, Example, Label, Score, Watermark
+from streams.agents.joiner import example
+from streams.runtime.hop import EVENT, LABEL, WATERMARK, HopFormat, HopRows
+from streams.runtime.records import Records
+from streams.runtime.topics import create_topics
+from streams.stores.cassandra import CassandraHistory
+from streams.stores.history import DAY_MS
+from streams.usecases import FRAUD
+
+pytestmark = pytest.mark.integration
+
+T = TypeVar("T")
+Message = tuple[str, int, bytes | None, bytes | None, list[tuple[str, bytes]]]
+ROOT = Path(__file__).parents[2]
+PARTITIONS = 2
+TOPICS = FRAUD.topics(PARTITIONS)
+(HOP,) = TOPICS.hops
+GROUP = "fraud-history"
+PATIENCE = 60.0  # seconds
+NOW = int(time.time() * 1000)
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServers]:
+    with LocalServers(tmp_path_factory.mktemp("servers"), only=("kafka", "cassandra")) as running:
+        yield running
+
+
+class World:
+    """Empty topics and an empty keyspace, and history processes as their users start them."""
+
+    def __init__(self, servers: LocalServers, folder: Path) -> None:
+        self.servers = servers
+        self.kafka = servers.kafka.address
+        self.keyspace = f"k{uuid4().hex[:12]}"
+        self._folder = folder
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.metrics_port = 0
+
+    def start(self, **settings: str) -> subprocess.Popen[bytes]:
+        self.metrics_port = free_port()
+        environment = self.servers.environment() | {
+            "HEADRACE_KEYSPACE": self.keyspace,
+            "HEADRACE_PARTITIONS": str(PARTITIONS),
+            "HEADRACE_SESSION_SECONDS": "6",
+            "HEADRACE_LABEL_WAIT_SECONDS": "2",
+            "HEADRACE_METRICS_PORT": str(self.metrics_port),
+        }
+        with self._log(len(self.processes)).open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "services.history", "fraud"],
+                cwd=ROOT,
+                stderr=log,
+                env=os.environ | environment | settings,
+            )
+        self.processes.append(process)
+        return process
+
+    def said(self, number: int = -1) -> str:
+        return self._log(range(len(self.processes))[number]).read_text()
+
+    def metric(self, line: str) -> float:
+        with urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(one.rsplit(" ", 1)[1]) for one in lines if one.startswith(line))
+
+    def send(self, *messages: Message) -> None:
+        producer = KafkaProducer(bootstrap_servers=self.kafka, acks="all", max_request_size=4_000_000)
+        sent = [
+            producer.send(topic, value=value, key=key, headers=headers, partition=partition)
+            for topic, partition, key, value, headers in messages
+        ]
+        for one in sent:
+            one.get(timeout=PATIENCE)
+        producer.close()
+
+    def records(self, topic: str) -> list[Any]:
+        """Every record of a topic."""
+        consumer = KafkaConsumer(bootstrap_servers=self.kafka)
+        partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or [])]
+        consumer.assign(partitions)
+        consumer.seek_to_beginning()
+        ends = consumer.end_offsets(partitions)
+        found: list[Any] = []
+        while any(consumer.position(tp) < ends[tp] for tp in partitions):
+            found += [record for batch in consumer.poll(500).values() for record in batch]
+        consumer.close()
+        return found
+
+    def lag(self) -> int:
+        """Records of scores and labels that are not committed."""
+        names = (TOPICS.scores.name, TOPICS.labels.name)
+        partitions = [TopicPartition(name, number) for name in names for number in range(PARTITIONS)]
+        consumer = KafkaConsumer(bootstrap_servers=self.kafka, group_id=GROUP, enable_auto_commit=False)
+        ends, done = consumer.end_offsets(partitions), {tp: consumer.committed(tp) or 0 for tp in partitions}
+        consumer.close()
+        return sum(max(end - done[tp], 0) for tp, end in ends.items())
+
+    def ask(self, question: Callable[[CassandraHistory], Awaitable[T]]) -> T:
+        async def asked() -> T:
+            store = CassandraHistory(self.servers.cassandra.address, self.keyspace, "fraud")
+            await store.start()
+            try:
+                return await question(store)
+            finally:
+                await store.close()
+
+        return asyncio.run(asyncio.wait_for(asked(), PATIENCE))
+
+    def _log(self, number: int) -> Path:
+        return self._folder / f"history-{number}.log"
+
+
+@pytest.fixture
+def world(servers: LocalServers, tmp_path: Path) -> Iterator[World]:
+    create_topics(servers.kafka.address, TOPICS)
+    world = World(servers, tmp_path)
+    yield world
+    for process in world.processes:
+        process.kill()
+        process.wait(20)
+    admin = KafkaAdminClient(bootstrap_servers=servers.kafka.address)
+    names = {topic.name for topic in TOPICS}
+    admin.delete_topics(list(names))
+    assert within(20, lambda: not names & set(admin.list_topics()))
+    admin.close()
+
+
+def within(seconds: float, truth: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + seconds
+    while not truth() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return truth()
+
+
+def score(number: int) -> Score:
+    features = {name: number + i / 7 for i, name in enumerate(FRAUD.features.names)}
+    keys = {"customer": f"c{number % 7}", "terminal": f"t{number % 11}"}
+    fingerprint = FRAUD.features.fingerprint
+    time_ = NOW - 1_000_000 + number
+    return Score(f"e{number}", time_, keys, features, number / 1e6, "accept", "logistic@1", fingerprint, time_, NOW)
+
+
+def label(number: int) -> Label:
+    return Label(f"e{number}", NOW - 500_000 + number, 1 if number % 3 == 0 else 0)
+
+
+def score_message(one: Score, partition: int) -> Message:
+    return TOPICS.scores.name, partition, one.event_id.encode(), encode(one), []
+
+
+def label_message(one: Label, partition: int) -> Message:
+    return TOPICS.labels.name, partition, one.event_id.encode(), encode(one), []
+
+
+def examples(world: World) -> list[Example]:
+    return [msgspec.json.decode(record.value, type=Example) for record in world.records(TOPICS.examples.name)]
+
+
+def hop_rows(world: World) -> dict[int, HopRows]:
+    """The rows of each partition of the hop topic."""
+    format_ = HopFormat(FRAUD.features, 1)
+    rows: dict[int, HopRows] = {}
+    records = world.records(HOP.name)
+    for partition in range(PARTITIONS):
+        of = [record for record in records if record.partition == partition]
+        packed = Records.of([r.key for r in of], [r.value for r in of], [r.offset for r in of], [0] * len(of))
+        rows[partition], damaged = format_.decode(packed)
+        assert not len(damaged)
+    return rows
+
+
+def test_scores_are_kept_and_labels_joined(world: World) -> None:
+    """Scores land in Cassandra by event and by entity and day; each label makes an example, an update for its
+    terminal and a row; a label ahead of its event waits; watermarks reach every partition in their place."""
+    n = 500
+    world.start()
+    # Labels of partition 0 start before any score exists: the first of them have to wait.
+    early = [label_message(label(i), 0) for i in range(50)]
+    mark = (TOPICS.labels.name, 0, None, encode(Watermark(NOW)), [(WATERMARK_HEADER, b"1")])
+    world.send(*early, mark)
+    assert within(PATIENCE, lambda: "ready" in world.said())
+    world.send(*[score_message(score(i), i % PARTITIONS) for i in range(n)])
+    world.send(*[label_message(label(i), 1) for i in range(50, n)])
+    assert within(PATIENCE, lambda: world.lag() == 0), world.said()
+
+    scores = {f"e{i}": score(i) for i in range(n)}
+    assert world.ask(lambda store: store.scores(list(scores))) == scores
+    assert world.ask(lambda store: store.labels(list(scores))) == {f"e{i}": label(i) for i in range(n)}
+    of_terminal = [one for one in scores.values() if one.entities["terminal"] == "t3"]
+    days = {one.event_time // DAY_MS for one in of_terminal}
+    lines = [line for day in days for line in world.ask(lambda store, day=day: store.entity_day("terminal", "t3", day))]  # type: ignore[misc]
+    assert Counter(line.event_id for line in lines) == Counter(one.event_id for one in of_terminal)
+
+    learnt = {one.event_id: one for one in examples(world)}
+    assert learnt == {f"e{i}": example(label(i), score(i)) for i in range(n)}
+
+    for rows in hop_rows(world).values():
+        assert EVENT not in rows.kinds
+        for source in range(PARTITIONS):
+            offsets = rows.source_offsets[(rows.source_partitions == source)].tolist()
+            assert offsets == sorted(set(offsets))
+        marks = rows.kinds == WATERMARK
+        assert rows.times[marks].tolist() == [NOW]
+        assert rows.source_offsets[marks].tolist() == [50]
+    told = [
+        (event_id, terminal, time_, number)
+        for rows in hop_rows(world).values()
+        for kind, event_id, terminal, time_, number in zip(
+            rows.kinds, rows.texts[0], rows.texts[2], rows.times, rows.numbers[:, 1], strict=True
+        )
+        if kind == LABEL
+    ]
+    assert sorted(told) == sorted((f"e{i}", f"t{i % 11}", label(i).label_time, float(label(i).label)) for i in range(n))
+
+    world.processes[0].send_signal(signal.SIGTERM)
+    assert world.processes[0].wait(20) == 0
+
+
+def test_what_cannot_be_joined_ends_in_the_dlq_and_stops_nothing(world: World) -> None:
+    """Poison and labels of unknown events go to the DLQ with bytes, key, headers and reason; the rest passes."""
+    world.send(
+        score_message(score(1), 0),
+        (TOPICS.scores.name, 0, b"k", b'{"event_id":"x"}', [("trace", b"7")]),
+        (TOPICS.labels.name, 0, b"bad", b"\xff\x00", [("trace", b"8")]),
+        (TOPICS.labels.name, 0, b"null", None, []),
+        label_message(Label("nobody", NOW, 1), 0),
+        label_message(Label("e1", NOW, 1), 0),
+        (TOPICS.labels.name, 1, b"big", b"x" * 2_000_000, []),
+    )
+    world.start()
+    assert within(PATIENCE, lambda: world.lag() == 0), world.said()
+    dead = {record.key: record for record in world.records(TOPICS.dlq.name)}
+    headers = {key: dict(record.headers) for key, record in dead.items()}
+    reasons = {key: of["headrace-error"] for key, of in headers.items()}
+    assert reasons == {
+        b"k": b"invalid", b"bad": b"undecodable", b"null": b"null", b"nobody": b"unknown_event", b"big": b"too_large",
+    }  # fmt: skip
+    assert dead[b"bad"].value == b"\xff\x00"
+    assert dead[b"null"].value is None
+    assert len(dead[b"big"].value) == 2_000_000
+    assert headers[b"k"]["trace"] == b"7"
+    assert headers[b"nobody"]["headrace-source"] == f"{TOPICS.labels.name}/0/2".encode()
+    assert [one.event_id for one in examples(world)] == ["e1"]
+    assert world.metric('headrace_dlq_total{reason="unknown_event"}') == 1
+
+
+def test_a_killed_process_loses_nothing(world: World) -> None:
+    """After kill -9 in mid-stream, its replacement goes on: every score kept, every label joined."""
+    n = 4000
+    world.send(*[score_message(score(i), i % PARTITIONS) for i in range(n)])
+    world.send(*[label_message(label(i), i % PARTITIONS) for i in range(n)])
+    first = world.start(HEADRACE_LABEL_WAIT_SECONDS="30")
+    assert within(PATIENCE, lambda: world.lag() < 2 * n), world.said()
+    first.kill()
+    first.wait(20)
+    assert world.lag() > 0
+    world.start(HEADRACE_LABEL_WAIT_SECONDS="30")
+    assert within(PATIENCE, lambda: world.lag() == 0), world.said()
+
+    scores = {f"e{i}": score(i) for i in range(n)}
+    assert world.ask(lambda store: store.scores(list(scores))) == scores
+    assert {one.event_id for one in examples(world)} == set(scores)
+    assert world.records(TOPICS.dlq.name) == []
+
+
+def test_cassandra_may_be_away(world: World) -> None:
+    """While Cassandra is down nothing is lost, no label is called unknown, and a metric shows it; then all of it
+    is caught up with."""
+    n = 200
+    world.start(HEADRACE_LABEL_WAIT_SECONDS="0.5")
+    world.send(*[score_message(score(i), i % PARTITIONS) for i in range(10)])
+    assert within(PATIENCE, lambda: "ready" in world.said() and world.lag() == 0), world.said()
+    world.servers.cassandra.kill()
+    world.send(*[score_message(score(i), i % PARTITIONS) for i in range(10, n)])
+    world.send(*[label_message(label(i), i % PARTITIONS) for i in range(n)])
+    assert within(PATIENCE, lambda: world.metric('headrace_store_retries_total{store="cassandra"}') > 0)
+    world.servers.cassandra.start()
+    world.servers.cassandra.wait_healthy()
+    assert within(PATIENCE, lambda: world.lag() == 0), world.said()
+
+    scores = {f"e{i}": score(i) for i in range(n)}
+    assert world.ask(lambda store: store.scores(list(scores))) == scores
+    assert {one.event_id for one in examples(world)} == set(scores)
+    assert world.records(TOPICS.dlq.name) == []
+    assert world.processes[0].poll() is None
+
+
+def test_a_slow_history_makes_no_label_unknown(world: World) -> None:
+    """A label gives up only when every score there was by then is written: a long backlog is no reason."""
+    n = 2000
+    world.send(*[score_message(score(i), 0) for i in range(n)])
+    world.send(label_message(label(n - 1), 0), label_message(label(n), 0))
+    world.start(HEADRACE_LABEL_WAIT_SECONDS="0.001")
+    assert within(PATIENCE, lambda: world.lag() == 0), world.said()
+    assert [one.event_id for one in examples(world)] == [f"e{n - 1}"]
+    assert [record.key for record in world.records(TOPICS.dlq.name)] == [f"e{n}".encode()]
+
+
+def test_two_processes_share_the_work(world: World) -> None:
+    """When a second process joins the group, partitions change hands and every score and label is still done."""
+    n = 3000
+    world.start(HEADRACE_LABEL_WAIT_SECONDS="30")
+    world.send(*[score_message(score(i), i % PARTITIONS) for i in range(n)])
+    assert within(PATIENCE, lambda: "ready, with 4" in world.said(0)), world.said(0)
+    world.start(HEADRACE_LABEL_WAIT_SECONDS="30")
+    assert within(PATIENCE, lambda: "ready, with 2" in world.said(0) and "ready, with 2" in world.said(1))
+    world.send(*[label_message(label(i), i % PARTITIONS) for i in range(n)])
+    assert within(PATIENCE, lambda: world.lag() == 0), world.said()
+    scores = {f"e{i}": score(i) for i in range(n)}
+    assert world.ask(lambda store: store.scores(list(scores))) == scores
+    assert {one.event_id for one in examples(world)} == set(scores)
+    for process in world.processes:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "names"),
+    [
+        ({"HEADRACE_CASSANDRA": "127.0.0.1:1"}, 1, "127.0.0.1:1"),
+        ({"HEADRACE_KAFKA": "127.0.0.1:1"}, 1, "127.0.0.1"),
+        ({"HEADRACE_KEYSPACE": "no-name"}, 1, "no-name"),
+        ({"HEADRACE_LABEL_WAIT_SECONDS": "-1"}, 2, "HEADRACE_LABEL_WAIT_SECONDS"),
+    ],
+)
+def test_what_is_wrong_is_one_line(world: World, settings: dict[str, str], code: int, names: str) -> None:
+    """A wrong setting or a server out of reach is named in one line, without a traceback."""
+    process = world.start(**settings)
+    assert process.wait(PATIENCE) == code
+    lines = [line for line in world.said().splitlines() if not line.startswith("metrics: ")]
+    assert len(lines) == 1, lines
+    assert names in lines[0]
