@@ -2,10 +2,12 @@
 
 Without watermarks rows pass as they come. As soon as one source has sent a watermark, rows are held until every
 source has one beyond them, and pass in `merge_order`: then the stage's features do not depend on how fast each
-partition was, and equal a backtest's bit for bit (decision D3).
+partition was, and equal a backtest's bit for bit (decision D3). When every source has ended its promise, rows pass
+as they come again.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numba import njit
@@ -53,8 +55,8 @@ class Gate:
 
     @property
     def held(self) -> int:
-        """How many rows wait."""
-        return sum(len(rows) for rows, _ in self._held)
+        """How many events and labels wait."""
+        return sum(int((rows.kinds != WATERMARK).sum()) for rows, _ in self._held)
 
     def marks(self) -> Marks:
         """Return what a checkpoint is to keep now."""
@@ -65,54 +67,72 @@ class Gate:
         return min((int(rows.positions.min()) for rows, _ in self._held if len(rows)), default=next_offset)
 
     def receive(self, rows: HopRows) -> HopRows:
-        """Take rows in and return those that may be folded now, in order."""
-        sources = self._sources(rows)
-        fresh = _accept(sources, rows.source_offsets, self._seen)
+        """Take rows in and return those that may be folded now, in order, however they were cut into batches."""
+        fresh = _accept(self._sources(rows), rows.source_offsets, self._seen)
         if not fresh.all():
             self.duplicates += int(len(rows) - fresh.sum())
-            rows, sources = rows.take(np.flatnonzero(fresh)), sources[fresh]
-        promises = rows.kinds == WATERMARK
-        if promises.any():
-            times = rows.times[promises]
-            # Of several promises of one source the last assignment, the newest, counts.
-            self._marks.watermarks[sources[promises]] = np.where(times == END_OF_WATERMARKS, ENDED, times)
-            others = np.flatnonzero(~promises)
-            rows, sources = rows.take(others), sources[others]
-        waiting = self._waiting()
-        if not self._held and not waiting:
-            _raise_marks(sources, rows.source_offsets, self._marks.folded)
-            return rows
-        if len(rows) or not self._held:
-            self._held.append((rows, _running_latest(sources, rows.times, self._latest)))
-        return self._release(int(self._marks.watermarks.min()) if waiting else ENDED)
+            rows = rows.take(np.flatnonzero(fresh))
+        promises = np.flatnonzero(rows.kinds == WATERMARK)
+        if not promises.size:
+            return self._pass(rows) if self._open else self._hold(rows)
+        # The first promise closes the gate for the rows after it, the end of the last one opens it.
+        ends = rows.times[promises] == END_OF_WATERMARKS
+        parts = []
+        for start, end in pairwise([0, *(promises[ends] + 1).tolist(), len(rows)]):
+            first = start
+            if self._open:
+                first = min((row for row in promises[~ends].tolist() if start <= row < end), default=end)
+                parts.append(self._pass(rows.take(np.arange(start, first))))
+            parts.append(self._hold(rows.take(np.arange(first, end))))
+        return HopRows.concatenate(parts)
 
     def give_up(self) -> HopRows:
         """Forget every promise and return what was held for them; a new watermark closes the gate again."""
-        self._marks.watermarks[:] = NEVER
+        self._forget_promises()
         return self._release(ENDED)
+
+    @property
+    def _open(self) -> bool:
+        return bool((self._marks.watermarks == NEVER).all())
 
     def _sources(self, rows: HopRows) -> NDArray[np.int64]:
         return rows.source_topics * self._partitions + rows.source_partitions
 
-    def _waiting(self) -> bool:
-        """Say whether any source has promised more; forget the promises when the last has ended."""
-        watermarks = self._marks.watermarks
-        if ((watermarks != NEVER) & (watermarks != ENDED)).any():
-            return True
-        watermarks[:] = NEVER
-        return False
+    def _pass(self, rows: HopRows) -> HopRows:
+        _raise_marks(self._sources(rows), rows.source_offsets, self._marks.folded)
+        return rows.take(np.flatnonzero(rows.kinds != WATERMARK)) if (rows.kinds == WATERMARK).any() else rows
+
+    def _hold(self, rows: HopRows) -> HopRows:
+        """Take in rows that wait, and return those that wait no longer."""
+        sources, promises = self._sources(rows), rows.kinds == WATERMARK
+        times = rows.times[promises]
+        # Of several promises of one source the last assignment, the newest, counts.
+        self._marks.watermarks[sources[promises]] = np.where(times == END_OF_WATERMARKS, ENDED, times)
+        # A promise waits with its source's rows: after a restart it counts as seen when they do.
+        times = _running_latest(sources, np.where(promises, NEVER, rows.times), self._latest)
+        self._held.append((rows, times))
+        bound = int(self._marks.watermarks.min())
+        if bound == ENDED:
+            self._forget_promises()
+        return self._release(bound)
+
+    def _forget_promises(self) -> None:
+        """Open the gate. Whoever promises next may begin at any time, as a second replay does."""
+        self._marks.watermarks[:] = NEVER
+        self._latest[:] = NEVER
 
     def _release(self, bound: int) -> HopRows:
         """Return the rows held for a time before `bound`, in order."""
-        rows = HopRows.concatenate([rows for rows, _ in self._held])
+        if not any((times < bound).any() for _, times in self._held):
+            return self._held[0][0].take(np.empty(0, np.int64))
+        held = HopRows.concatenate([rows for rows, _ in self._held])
         times = np.concatenate([times for _, times in self._held])
-        waiting = np.flatnonzero(times >= bound)
-        self._held = [(rows.take(waiting), times[waiting])] if waiting.size else []
-        going = np.flatnonzero(times < bound)
-        ids = [rows.texts[0][row].encode() for row in going.tolist()]
-        rows = rows.take(going[merge_order(times[going], rows.kinds[going], ids)])
-        _raise_marks(self._sources(rows), rows.source_offsets, self._marks.folded)
-        return rows
+        waiting, going = np.flatnonzero(times >= bound), np.flatnonzero(times < bound)
+        self._held = [(held.take(waiting), times[waiting])] if waiting.size else []
+        _raise_marks(self._sources(held)[going], held.source_offsets[going], self._marks.folded)
+        going = going[held.kinds[going] != WATERMARK]
+        ids = [held.texts[0][row].encode() for row in going.tolist()]
+        return held.take(going[merge_order(times[going], held.kinds[going], ids)])
 
 
 @njit(cache=True)
