@@ -7,12 +7,13 @@ import pickle
 import msgspec
 
 from schemas.events import ModelAnnouncement
+from streams.features.table import StateRefused
 from streams.models.recipes import Model
 
 SIGNATURE_BYTES = hashlib.sha256().digest_size
 
 
-class SnapshotRefused(ValueError):
+class SnapshotRefused(StateRefused):
     """A snapshot that must not be loaded; the message says which and why."""
 
 

@@ -1,0 +1,75 @@
+"""The bootstrap of a learner: settings and a use case become a running Faust app, everything passed in."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from faust.types import TP
+
+from streams.agents.learner import LearnerAgent
+from streams.metrics import Metrics
+from streams.runtime.batches import BatchApp, Ownership, create_app
+from streams.runtime.sender import Sender
+from streams.settings import Settings
+from streams.usecases import UseCase
+
+log = logging.getLogger(__name__)
+
+
+class LearnerWorker:
+    """One use case's learner around one Faust app; a second process stands by."""
+
+    def __init__(self, usecase: UseCase, settings: Settings, metrics: Metrics) -> None:
+        self._settings, self._metrics = settings, metrics
+        self._topics = topics = usecase.topics(settings.partitions)
+        self._sender = Sender(settings.kafka, f"{usecase.name}-learner")
+        self.agent = LearnerAgent(
+            usecase, topics, settings.kafka, self._sender, settings.signing_key(), metrics, settings.max_ahead_ms
+        )
+        self.app: BatchApp = create_app(
+            f"{usecase.name}-learner",
+            settings.kafka,
+            Ownership(self.agent.positions, self._revoking, self._ready),
+            session_timeout=settings.session_seconds,
+            heartbeat_interval=settings.session_seconds / 5,
+        )
+        self.app.on_batch(topics.examples.name, name="learner")(self.agent.on_batch)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Everything the app needs around it, from before its start until after its stop."""
+        await self.agent.take_up()  # one that cannot be trusted ends the process before it joins the group
+        await self._sender.start()
+        for topic in (self._topics.models, self._topics.dlq):
+            await self._sender.partitions(topic.name)
+        tending = asyncio.create_task(self._tend())
+        try:
+            yield
+        finally:
+            tending.cancel()
+            with suppress(asyncio.CancelledError):
+                await tending
+            await self._sender.stop()
+
+    async def _revoking(self, _: set[TP]) -> None:
+        await self.agent.announce()
+
+    async def _ready(self, partitions: set[TP]) -> None:
+        log.info("ready, with %d partitions", len(partitions))
+
+    async def _tend(self) -> None:
+        """Announce, and show where the learner stands, until cancelled."""
+        while True:
+            await asyncio.sleep(self._settings.snapshot_seconds)
+            try:
+                if await self.agent.announce():
+                    await self.app.commit_positions(
+                        {TP(self._topics.examples.name, at): offset for at, offset in self.agent.offsets.items()}
+                    )
+            except Exception as error:
+                await self.app.crash(error)
+                return
+            self.agent.show()
+            for tp, lag in self.app.lag().items():
+                self._metrics.lag.labels(tp.topic, str(tp.partition)).set(lag)

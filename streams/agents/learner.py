@@ -1,0 +1,181 @@
+"""Learn: read examples in order, teach the model, announce it signed and with the offsets it has learnt.
+
+The order of effects, under one lock:
+
+1. what cannot be decoded goes to the DLQ, and once Kafka has it, the batch is learnt in offset order;
+2. now and then, and before the partition is given up, one record on the model topic holds the model *and*
+   the next offset of every partition it has learnt from;
+3. once Kafka has that record, the offsets are committed too, for lag tools only.
+
+A crash between any two of these goes back to the last announcement, and the same examples in the same order
+lead to the same weights.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+import msgspec
+from faust.types import TP
+
+from schemas.codec import Decoder, Poison, encode
+from schemas.events import Example, ModelAnnouncement
+from schemas.topics import Topics
+from streams.agents.deadletters import DeadLetters
+from streams.metrics import Metrics
+from streams.models.learner import Learner
+from streams.models.snapshot import ForeignSnapshot, SnapshotRefused, seal, unseal
+from streams.runtime.batches import EARLIEST, Batch
+from streams.runtime.newest import newest
+from streams.runtime.sender import Sender
+from streams.usecases import UseCase
+
+STAGE = "learner"
+
+Clock = Callable[[], float]
+"""Seconds since the epoch."""
+
+log = logging.getLogger(__name__)
+
+_decode = Decoder(Example, "label_time")
+_decode_announcement = msgspec.json.Decoder(ModelAnnouncement).decode
+
+
+class LearnerAgent:
+    """The learner of a use case: `learner` is the model so far, `offsets` the next offset of each partition."""
+
+    def __init__(
+        self,
+        usecase: UseCase,
+        topics: Topics,
+        kafka: str,
+        sender: Sender,
+        key: bytes,
+        metrics: Metrics,
+        max_ahead_ms: int,
+        clock: Clock = time.time,
+    ) -> None:
+        self._usecase, self._topics, self._kafka = usecase, topics, kafka
+        self._sender, self._key, self._metrics = sender, key, metrics
+        self._max_ahead, self._clock = max_ahead_ms, clock
+        self._dead_letters = DeadLetters(sender, topics.dlq.name, metrics)
+        self._lock = asyncio.Lock()
+        self._created_at = 0
+        self.learner = self._unlearnt()
+        self.offsets: dict[int, int] = {}
+        self._announced: dict[int, int] = {}
+
+    async def take_up(self) -> None:
+        """Take up the last announced model.
+
+        Raises SnapshotRefused where it cannot be trusted: neither an older one nor a new one silently takes
+        its place.
+        """
+        async with self._lock:
+            self._take_up(await newest(self._kafka, self._topics.models.name))
+
+    async def positions(self, partitions: set[TP]) -> Mapping[TP, int]:
+        """Take up the last announced model, which another process may have made, and return where it goes on."""
+        if partitions:
+            await self.take_up()
+        return {tp: self.offsets.get(tp.partition, EARLIEST) for tp in partitions}
+
+    async def on_batch(self, batch: Batch) -> None:
+        """Learn a fetched batch."""
+        started = time.perf_counter()
+        async with self._lock:
+            examples = await self._read(batch)
+            # Nothing is awaited from here on: model and offset move together.
+            for example in examples:
+                self._learn(example)
+            self.offsets[batch.partition] = batch.next_offset
+        self._metrics.events.labels(STAGE).inc(len(batch.records))
+        self._metrics.batches.labels(STAGE).inc()
+        self._metrics.batch_seconds.labels(STAGE).observe(time.perf_counter() - started)
+
+    async def announce(self) -> bool:
+        """Announce the model if it has read anything since it last was; return whether it was."""
+        async with self._lock:
+            if self.offsets == self._announced:
+                return False
+            announcement = self._sealed()
+            await self._sender.send(self._topics.models.name, self._usecase.name.encode(), encode(announcement))
+            await self._sender.acked(self._sender.mark())
+            self._announced = announcement.example_offsets
+            self._show_model(announcement.created_at)
+            return True
+
+    def show(self) -> None:
+        """Show how well the scores did at the time, and how old the model is."""
+        progressive = self.learner.progressive
+        for measure, value in (
+            ("auc", progressive.auc()),
+            ("average_precision", progressive.average_precision()),
+            ("log_loss", progressive.log_loss()),
+        ):
+            self._metrics.progressive.labels(measure).set(value)
+        if self._created_at:
+            self._metrics.model_age_seconds.set(self._clock() - self._created_at / 1000)
+
+    def _unlearnt(self) -> Learner:
+        return Learner(self._usecase.recipe, self._usecase.features.names)
+
+    def _take_up(self, value: bytes | None) -> None:
+        self.learner, self.offsets, self._announced = self._unlearnt(), {}, {}
+        if value is None:
+            log.info("no model yet: learning starts with the earliest example")
+            return
+        try:
+            announcement = _decode_announcement(value)
+            model = unseal(announcement, self._key, self._usecase.features.fingerprint)
+        except ForeignSnapshot as error:
+            log.warning("%s: learning starts anew with the earliest example", error)
+            return
+        except (msgspec.DecodeError, SnapshotRefused) as error:
+            raise SnapshotRefused(
+                f"the newest record of {self._topics.models.name} is no model to go on with: {error}"
+            ) from None
+        if announcement.recipe != self._usecase.recipe:
+            log.warning("%s: another recipe: learning starts anew with the earliest example", announcement.model_id)
+            return
+        self.learner = Learner.resume(announcement.recipe, self.learner.names, model, announcement.examples_learnt)
+        self.offsets, self._announced = dict(announcement.example_offsets), announcement.example_offsets
+        self._show_model(announcement.created_at)
+        log.info("model %s goes on learning", announcement.model_id)
+
+    async def _read(self, batch: Batch) -> list[Example]:
+        latest = int(self._clock() * 1000) + self._max_ahead
+        examples, dead = [], []
+        for row, value in enumerate(batch.records.values()):
+            try:
+                examples.append(_decode(value, latest))
+            except Poison as poison:
+                dead.append((row, poison))
+        await self._dead_letters.send(batch, dead)
+        return examples
+
+    def _learn(self, example: Example) -> None:
+        if example.feature_set != self._usecase.features.fingerprint:
+            self._metrics.examples_refused.labels("feature_set").inc()
+        elif self.learner.learn(example.features, example.label, example.weight):
+            self.learner.progressive.add(example.score, example.label)
+            self._metrics.examples.inc()
+        else:
+            self._metrics.examples_refused.labels("unfit_value").inc()
+
+    def _sealed(self) -> ModelAnnouncement:
+        return seal(
+            self.learner.model,
+            model_id=self.learner.model_id,
+            recipe=self.learner.recipe,
+            feature_set=self._usecase.features.fingerprint,
+            example_offsets=dict(self.offsets),
+            examples_learnt=self.learner.examples_learnt,
+            created_at=int(self._clock() * 1000),
+            key=self._key,
+        )
+
+    def _show_model(self, created_at: int) -> None:
+        self._created_at = created_at
+        self._metrics.model(self.learner.model_id, created_at)

@@ -1,0 +1,295 @@
+"""The learner process on a real Kafka: its model is a function of the examples, whatever happens to it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from urllib.request import urlopen
+
+import msgspec
+import numpy as np
+import pytest
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+
+from infra.local import LocalServers
+from infra.local.ports import free_port
+from schemas.codec import encode
+from schemas.events import Example, ModelAnnouncement
+from streams.models.learner import Learner
+from streams.models.snapshot import seal, unseal
+from streams.runtime.producer import Producer
+from streams.runtime.topics import create_topics
+from streams.usecases import FRAUD
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+KEY = "k" * 32
+TOPICS = FRAUD.topics(1)
+NAMES, FINGERPRINT = FRAUD.features.names, FRAUD.features.fingerprint
+PATIENCE = 60.0  # seconds
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with LocalServers(tmp_path_factory.mktemp("kafka"), only=("kafka",)) as servers:
+        yield servers.kafka.address
+
+
+@pytest.fixture
+def kafka(cluster: str) -> Iterator[str]:
+    """A Kafka with the use case's topics, all empty."""
+    create_topics(cluster, TOPICS)
+    yield cluster
+    admin = KafkaAdminClient(bootstrap_servers=cluster)
+    admin.delete_topics([topic.name for topic in TOPICS])
+    assert within(10, lambda: not {topic.name for topic in TOPICS} & set(admin.list_topics()))
+    admin.close()
+
+
+def within(seconds: float, truth: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + seconds
+    while not truth() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return truth()
+
+
+class Process:
+    """A learner as its users start it; what it writes to stderr is in `said`."""
+
+    def __init__(self, kafka: str, folder: Path, **settings: str) -> None:
+        self._log = folder / f"learner-{time.monotonic_ns()}.log"
+        environment = {"HEADRACE_KAFKA": kafka, "HEADRACE_MODEL_KEY": KEY, "HEADRACE_PARTITIONS": "1"}
+        environment |= {"HEADRACE_SESSION_SECONDS": "2", "HEADRACE_SNAPSHOT_SECONDS": "0.2"}
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "services.learner", "fraud"],
+                cwd=ROOT,
+                stderr=log,
+                env=os.environ | environment | settings,
+            )
+
+    @property
+    def said(self) -> str:
+        return self._log.read_text()
+
+    def end(self, number: int) -> int:
+        self._process.send_signal(number)
+        return self._process.wait(20)
+
+    def wait(self) -> int:
+        return self._process.wait(PATIENCE)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(20)
+
+
+@pytest.fixture
+def start(kafka: str, tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    started: list[Process] = []
+
+    def process(**settings: str) -> Process:
+        started.append(Process(kafka, tmp_path, **settings))
+        return started[-1]
+
+    yield process
+    for one in started:
+        one.kill()
+
+
+def examples(count: int, first: int = 0) -> list[Example]:
+    rng = np.random.default_rng(first)
+    now = int(time.time() * 1000)
+    return [
+        Example(
+            event_id=f"e{first + i}",
+            event_time=now - 1000,
+            label_time=now,
+            label=int(row[0] > 1),
+            features=dict(zip(NAMES, row.tolist(), strict=True)),
+            score=float(1 / (1 + np.exp(-row[0]))),
+            model_id="logistic@0",
+            feature_set=FINGERPRINT,
+        )
+        for i, row in enumerate(rng.normal(size=(count, len(NAMES))))
+    ]
+
+
+def send(kafka: str, topic: str, *values: bytes) -> None:
+    with Producer(kafka, linger_ms=1) as producer:
+        for value in values:
+            producer.send(topic, value, key=FRAUD.name.encode())
+
+
+def teach(kafka: str, given: list[Example]) -> None:
+    send(kafka, TOPICS.examples.name, *map(encode, given))
+
+
+def records(kafka: str, topic: str) -> list[bytes]:
+    """Every value in the topic's partition 0."""
+    consumer = KafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False)
+    place = TopicPartition(topic, 0)
+    consumer.assign([place])
+    end, values = consumer.end_offsets([place])[place], []
+    consumer.seek_to_beginning(place)
+    deadline = time.monotonic() + 20
+    while consumer.position(place) < end:
+        assert time.monotonic() < deadline, f"{topic} ends at {end}, read to {consumer.position(place)}"
+        for batch in consumer.poll(200).values():
+            values += [record.value for record in batch]
+    consumer.close()
+    return values
+
+
+def announced(kafka: str) -> list[ModelAnnouncement]:
+    return [msgspec.json.decode(value, type=ModelAnnouncement) for value in records(kafka, TOPICS.models.name)]
+
+
+def has_learnt(kafka: str, count: int) -> bool:
+    models = announced(kafka)
+    return bool(models) and models[-1].examples_learnt >= count
+
+
+def taught(given: list[Example]) -> Learner:
+    learner = Learner(FRAUD.recipe, NAMES)
+    for example in given:
+        learner.learn(example.features, example.label, example.weight)
+    return learner
+
+
+def assert_is(announcement: ModelAnnouncement, learner: Learner) -> None:
+    """The announced model is the learner's to the last bit."""
+    assert announcement.model_id == learner.model_id
+    model = unseal(announcement, KEY.encode(), FINGERPRINT)
+    for ours, theirs in zip(model.steps.values(), learner.model.steps.values(), strict=True):
+        assert ours.__class__ is theirs.__class__
+    assert model["LogisticRegression"].weights == learner.model["LogisticRegression"].weights
+    assert model["LogisticRegression"].intercept == learner.model["LogisticRegression"].intercept
+    assert model["StandardScaler"].vars == learner.model["StandardScaler"].vars
+
+
+def test_killed_again_and_again_the_model_is_the_same(kafka: str, start: Callable[..., Process]) -> None:
+    """Killed at any moment, it goes on from model and offset together: every example is learnt once."""
+    given: list[Example] = []
+    for first in (0, 700, 1400):
+        learner = start()
+        more = examples(700, first)
+        teach(kafka, more[:400])
+        assert within(PATIENCE, partial(has_learnt, kafka, first + 1)), learner.said
+        teach(kafka, more[400:])  # it dies somewhere in these
+        learner.kill()
+        given += more
+    learner = start()
+    assert within(PATIENCE, lambda: has_learnt(kafka, len(given))), learner.said
+    last = announced(kafka)[-1]
+    assert last.example_offsets == {0: len(given)}
+    assert_is(last, taught(given))
+
+
+def test_stopped_it_announces_what_it_has_learnt(kafka: str, start: Callable[..., Process]) -> None:
+    """SIGTERM: the last announcement holds every example, although it was not yet time for one; exit 0."""
+    given = examples(300)
+    learner = start(HEADRACE_SNAPSHOT_SECONDS="600")
+    teach(kafka, given)
+    assert within(PATIENCE, lambda: metric(learner, "headrace_examples_learnt_total") == 300), learner.said
+    assert announced(kafka) == []
+    assert learner.end(signal.SIGTERM) == 0, learner.said
+    (only,) = announced(kafka)
+    assert_is(only, taught(given))
+
+
+def metric(learner: Process, name: str) -> float | None:
+    """Return a sample's value on the process's metrics page, None while there is none."""
+    pages = [line.split()[-1] for line in learner.said.splitlines() if line.startswith("metrics: ")]
+    lines = urlopen(pages[0], timeout=5).read().decode().splitlines() if pages else []
+    return next((float(line.split()[-1]) for line in lines if line.rsplit(" ", 1)[0] == name), None)
+
+
+def test_it_shows_how_well_the_scores_did(kafka: str, start: Callable[..., Process]) -> None:
+    """Progressive metrics are of the scores given at the time; the model's id and age are on the page."""
+    teach(kafka, examples(300))
+    learner = start()
+    assert within(PATIENCE, lambda: metric(learner, 'headrace_progressive{measure="auc"}') == 1.0), learner.said
+    assert (metric(learner, 'headrace_progressive{measure="log_loss"}') or 0) > 0
+    assert metric(learner, 'headrace_model_created_timestamp_seconds{model_id="logistic@300"}')
+    assert metric(learner, "headrace_model_age_seconds") is not None
+
+
+def test_poison_is_put_aside_and_nothing_else_disturbed(kafka: str, start: Callable[..., Process]) -> None:
+    """Undecodable, mistyped and null examples end in the DLQ; those of other features and unfit values are
+    refused and counted; the rest is learnt."""
+    good = examples(40)
+    foreign = msgspec.structs.replace(good[0], feature_set="f" * 16)
+    huge = msgspec.structs.replace(good[0], features={**good[0].features, "amount": 1e200})
+    mistyped = encode(good[0]).replace(b'"label":', b'"label":"x","was":')
+    teach(kafka, good[:20])
+    send(kafka, TOPICS.examples.name, b"\xff\xfe", mistyped, encode(foreign), encode(huge))
+    teach(kafka, good[20:])
+    learner = start()
+    assert within(PATIENCE, lambda: has_learnt(kafka, 40)), learner.said
+    assert_is(announced(kafka)[-1], taught(good))
+    assert records(kafka, TOPICS.dlq.name) == [b"\xff\xfe", mistyped]
+    assert metric(learner, 'headrace_examples_refused_total{reason="feature_set"}') == 1
+    assert metric(learner, 'headrace_examples_refused_total{reason="unfit_value"}') == 1
+
+
+def announcement(key: str = KEY, feature_set: str = FINGERPRINT) -> ModelAnnouncement:
+    learner = taught(examples(50))
+    return seal(
+        learner.model,
+        model_id=learner.model_id,
+        recipe=FRAUD.recipe,
+        feature_set=feature_set,
+        example_offsets={0: 50},
+        examples_learnt=50,
+        created_at=1,
+        key=key.encode(),
+    )
+
+
+@pytest.mark.parametrize("newest", [encode(announcement(key="x" * 32)), b"no announcement"], ids=["forged", "garbage"])
+def test_a_model_it_cannot_trust_stops_it(kafka: str, start: Callable[..., Process], newest: bytes) -> None:
+    """It goes on from neither an older model nor none: it ends, names the reason, and announces nothing."""
+    good = announcement()
+    teach(kafka, examples(60))
+    send(kafka, TOPICS.models.name, encode(good), newest)
+    learner = start()
+    assert learner.wait() == 1
+    assert f"the newest record of {TOPICS.models.name} is no model to go on with" in learner.said
+    if newest != b"no announcement":
+        assert "logistic@50: its signature does not fit" in learner.said
+    assert "Traceback" not in learner.said
+    assert records(kafka, TOPICS.models.name) == [encode(good), newest]
+
+
+def test_a_model_of_other_features_is_learnt_anew(kafka: str, start: Callable[..., Process]) -> None:
+    """Another feature set begins with the earliest example."""
+    given = examples(60)
+    teach(kafka, given)
+    send(kafka, TOPICS.models.name, encode(announcement(feature_set="f" * 16)))
+    learner = start()
+    assert within(PATIENCE, lambda: len(announced(kafka)) > 1 and has_learnt(kafka, 60)), learner.said
+    assert_is(announced(kafka)[-1], taught(given))
+    assert "logistic@50: made for feature set ffffffffffffffff" in learner.said
+
+
+def test_an_unreachable_kafka_is_named(tmp_path: Path) -> None:
+    """One line with the address, exit 1."""
+    port = free_port()
+    learner = Process(f"127.0.0.1:{port}", tmp_path)
+    assert learner.wait() == 1
+    assert f"127.0.0.1', {port}" in learner.said  # as aiokafka writes addresses
+    assert "Traceback" not in learner.said
+
+
+def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
+    """One line with the variable, exit 2."""
+    learner = Process("127.0.0.1:1", tmp_path, HEADRACE_MODEL_KEY="short")
+    assert learner.wait() == 2
+    assert "HEADRACE_MODEL_KEY" in learner.said
+    assert "Traceback" not in learner.said
