@@ -124,6 +124,10 @@ class _Thread(driver.AIOKafkaConsumerThread):
         await super().on_start()
         self._raw = RawFetcher.adopt(self._ensure_consumer()._fetcher, self.consumer.app.fetching.linger)
 
+    async def stop(self) -> None:
+        if not self.thread_loop.is_closed():  # a crash has ended the thread already
+            await super().stop()
+
     def on_crash(self, msg: str, *fmt: Any, **kwargs: Any) -> None:
         """Leave the report to the worker, which has one line for it."""
 
@@ -382,7 +386,10 @@ class BatchApp(faust.App):
 
     async def on_stop(self) -> None:
         if self._consumer is not None:
-            await self.batches.give_up()
+            try:
+                await self.batches.give_up()
+            except Exception as error:
+                await self.crash(error)  # and go on stopping: the consumer's thread would keep the process alive
         await super().on_stop()
 
     def _new_transport(self) -> _Transport:

@@ -1,0 +1,203 @@
+"""The sender against a real Kafka, also one that goes away and comes back."""
+
+import asyncio
+import uuid
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+from kafka import KafkaConsumer
+from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.structs import TopicPartition
+
+from infra.local import LocalServers
+from streams.runtime.records import Spans, build
+from streams.runtime.sender import Sender, UndeliveredError
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServers]:
+    with LocalServers(tmp_path_factory.mktemp("kafka"), only=("kafka",)) as servers:
+        yield servers
+
+
+@pytest.fixture
+def kafka(servers: LocalServers) -> str:
+    return servers.kafka.address
+
+
+def new_topic(kafka: str, partitions: int = 1, **config: str) -> str:
+    name = f"test.{uuid.uuid4().hex[:8]}"
+    admin = KafkaAdminClient(bootstrap_servers=kafka)
+    admin.create_topics([NewTopic(name, partitions, 1, topic_configs=config)])
+    admin.close()
+    return name
+
+
+def read(kafka: str, topic: str, partition: int = 0) -> list:
+    """Every record of a partition until now."""
+    consumer = KafkaConsumer(bootstrap_servers=kafka, auto_offset_reset="earliest", max_partition_fetch_bytes=1 << 22)
+    here = TopicPartition(topic, partition)
+    consumer.assign([here])
+    end = consumer.end_offsets([here])[here]
+    records = []
+    while consumer.position(here) < end:
+        records += consumer.poll(timeout_ms=200).get(here, [])
+    consumer.close()
+    return records
+
+
+def batch(values: Sequence[bytes]) -> memoryview:
+    times = np.full(len(values), 1_700_000_000_000)
+    (built,) = build(Spans.of([None] * len(values)), Spans.of(values), times)
+    return built
+
+
+async def started(kafka: str, **options: float) -> Sender:
+    sender = Sender(kafka, **options)
+    await sender.start()
+    return sender
+
+
+def test_many_batches_handed_over_at_once_keep_their_order(kafka):
+    """Batches of one partition are written in the order of the calls; after `acked` they are readable."""
+    topic = new_topic(kafka, 2)
+    parts = [[b"%d.%d" % (i, j) for j in range(3)] for i in range(300)]
+
+    async def scenario() -> None:
+        sender = await started(kafka)
+        assert await sender.partitions(topic) == 2
+        for part in parts:
+            sender.send_batch(topic, 1, batch(part))
+        assert sender.outstanding == 300
+        await sender.acked(sender.mark())
+        assert sender.outstanding == 0
+        assert [record.value for record in read(kafka, topic, 1)] == [v for part in parts for v in part]
+        await sender.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_mark_does_not_wait_for_what_came_after(kafka):
+    """`acked` waits for what was handed over before its mark, no more."""
+    topic = new_topic(kafka)
+
+    async def scenario() -> None:
+        sender = await started(kafka)
+        await sender.partitions(topic)
+        await sender.acked(sender.mark())
+        first = sender.send_batch(topic, 0, batch([b"1"]))
+        mark = sender.mark()
+        later = [sender.send_batch(topic, 0, batch([b"2"])) for _ in range(50)]
+        await sender.acked(mark)
+        assert first.done()
+        assert not later[-1].done()
+        await sender.stop()
+        assert later[-1].done()
+
+    asyncio.run(scenario())
+
+
+def test_single_records_carry_key_headers_and_time(kafka):
+    """A rare record arrives as it was given, in its key's partition, however large."""
+    topic = new_topic(kafka, 4, **{"max.message.bytes": "4000000"})
+    value = b"x" * 2_000_000
+
+    async def scenario() -> None:
+        sender = await started(kafka)
+        await sender.send(topic, b"key", value, [("why", b"too large"), ("none", None)], timestamp=7)
+        await sender.send(topic, b"key", None)
+        await sender.acked(sender.mark())
+        await sender.stop()
+
+    asyncio.run(scenario())
+    records = [record for partition in range(4) for record in read(kafka, topic, partition)]
+    assert [(r.key, r.value) for r in records] == [(b"key", value), (b"key", None)]
+    assert list(records[0].headers) == [("why", b"too large"), ("none", None)]
+    assert records[0].timestamp == 7
+
+
+def test_what_kafka_refuses_fails_every_later_checkpoint(kafka):
+    """An output that can never be written raises in `acked`, now and for every later mark."""
+    topic = new_topic(kafka, **{"max.message.bytes": "1000"})
+
+    async def scenario() -> None:
+        sender = await started(kafka)
+        refused = await sender.send(topic, None, b"x" * 3_000)
+        mark = sender.mark()
+        with pytest.raises(UndeliveredError, match=topic):
+            await sender.acked(mark)
+        assert refused.exception() is not None
+        with pytest.raises(UndeliveredError):
+            await sender.acked(sender.mark())
+        with pytest.raises(UndeliveredError):
+            sender.send_batch(topic, 0, batch([b"after"]))
+        await sender.stop()
+
+    asyncio.run(scenario())
+
+
+def test_an_unknown_topic_or_partition_is_named(kafka):
+    """A batch for a partition that does not exist is refused when it is handed over."""
+    topic = new_topic(kafka)
+
+    async def scenario() -> None:
+        sender = await started(kafka)
+        with pytest.raises(LookupError, match="not known"):
+            sender.send_batch(topic, 0, batch([b"too early"]))
+        await sender.partitions(topic)
+        with pytest.raises(LookupError, match=r"\[1\]"):
+            sender.send_batch(topic, 1, batch([b"nowhere"]))
+        await sender.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_broker_that_comes_back_gets_everything_in_order(servers):
+    """Killed with batches in flight and started again: none is missing, and first appearances are in order."""
+    kafka = servers.kafka.address
+    topic = new_topic(kafka)
+    values = [b"%d" % i for i in range(400)]
+
+    async def scenario() -> None:
+        sender = await started(kafka)
+        await sender.partitions(topic)
+        for i, value in enumerate(values):
+            sender.send_batch(topic, 0, batch([value]))
+            await asyncio.sleep(0.001)
+            if i == 200:
+                servers.kafka.kill()
+        assert sender.outstanding > 0
+        servers.kafka.start()
+        await asyncio.to_thread(servers.kafka.wait_healthy)
+        async with asyncio.timeout(90):
+            await sender.acked(sender.mark())
+        await sender.stop()
+
+    asyncio.run(scenario())
+    read_values = [record.value for record in read(kafka, topic)]
+    assert list(dict.fromkeys(read_values)) == values
+
+
+def test_a_broker_that_stays_away_fails_the_checkpoint(servers):
+    """After the delivery timeout the outputs count as undelivered, and stopping does not hang."""
+    kafka = servers.kafka.address
+    topic = new_topic(kafka)
+
+    async def scenario() -> None:
+        sender = await started(kafka, delivery_timeout=2.0)
+        await sender.partitions(topic)
+        servers.kafka.kill()
+        sender.send_batch(topic, 0, batch([b"lost"]))
+        async with asyncio.timeout(60):
+            with pytest.raises(UndeliveredError, match=topic):
+                await sender.acked(sender.mark())
+            await sender.stop()
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        servers.kafka.start()
+        servers.kafka.wait_healthy()
