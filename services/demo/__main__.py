@@ -26,6 +26,7 @@ from streams.usecases import USECASES
 FOLDER = ROOT / ".headrace"
 LABEL_DELAY = "5s"
 DRAIN_SECONDS = 15.0
+"""How long the pipeline may stand still at the end before what is missing counts as lost."""
 
 
 class DemoError(Exception):
@@ -77,6 +78,8 @@ def _demo(options: argparse.Namespace, settings: Settings, folder: Path) -> None
             stop_flag()
             _say("stopping")
             processes.stop()
+            for server in servers.servers:
+                server.kill()  # its data goes with it, so there is nothing to end in good order
             servers.stop()
 
 
@@ -111,18 +114,16 @@ def _run(seconds: float, topics: Topics, servers: LocalServers, processes: Proce
 
 
 def _drained(servers: LocalServers, topics: Topics, processes: Processes) -> dict[str, int]:
-    """Return how many events were sent, scored and put aside, once the pipeline has caught up."""
-    deadline = time.monotonic() + DRAIN_SECONDS
+    """Return how many events were sent, scored and put aside, once the pipeline has caught up or stands still."""
+    done, done_at = -1, 0.0
     while True:
         _check(servers, processes)
         found = record_counts(servers.kafka.address, [topics.events, topics.scores, topics.dlq])
-        counts = {
-            "sent": found[topics.events.name],
-            "scored": found[topics.scores.name],
-            "dead": found[topics.dlq.name],
-        }
-        if counts["scored"] + counts["dead"] >= counts["sent"] or time.monotonic() > deadline:
-            return counts
+        sent, scored, dead = (found[topic.name] for topic in (topics.events, topics.scores, topics.dlq))
+        if scored + dead > done:
+            done, done_at = scored + dead, time.monotonic()
+        if done >= sent or time.monotonic() - done_at > DRAIN_SECONDS:
+            return {"sent": sent, "scored": scored, "dead": dead}
         time.sleep(0.1)
 
 
