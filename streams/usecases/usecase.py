@@ -8,6 +8,9 @@ from schemas.topics import Topics, catalogue
 from streams.decisions.thresholds import Thresholds
 from streams.features.spec import FeatureSet
 
+MOST_STAGES = 2
+"""A third stage's source would need sequence numbers of its own to be de-duplicated by."""
+
 
 @dataclass(frozen=True)
 class UseCase:
@@ -25,6 +28,10 @@ class UseCase:
     features: FeatureSet
     recipe: str
     thresholds: Thresholds
+
+    def __post_init__(self) -> None:
+        if len(self.features.stages) > MOST_STAGES:
+            raise ValueError(f"{self.name}: more than {MOST_STAGES} stages (infra/decisions/0004-watermarks.md)")
 
     @cached_property
     def entities(self) -> tuple[str, ...]:
