@@ -59,6 +59,11 @@ def test_a_view_over_an_unknown_value_is_refused():
         FeatureSet(("amount",), (with_view(replace(EVENTS, value="price")),), ())
 
 
+def test_what_is_kept_longest_is_known():
+    """The longest window of any stage and the lateness on top."""
+    assert FEATURES.longest_keep == 25 * HOUR
+
+
 @pytest.mark.parametrize(
     "stage",
     [

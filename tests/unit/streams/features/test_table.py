@@ -232,6 +232,7 @@ def test_many_entities_grow_the_arena():
         alone = table_of()
         assert fold(alone, [records[row] for row in mine]).tobytes() == folded[mine].tobytes()
         assert alone.states()[key] == table.states()[key]
+    assert reloaded(table).states() == table.states()
 
 
 def test_the_arena_is_bounded_by_what_is_kept():
