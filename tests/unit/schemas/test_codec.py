@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.codec import MAX_VALUE_BYTES, Decoder, Poison, encode
@@ -205,6 +205,7 @@ def test_the_last_of_a_doubled_field_counts():
     assert refusal(transaction, as_json(FIELDS)[:-1] + b',"amount":"2.5"}').reason == "invalid"
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200) | st.text(max_size=80).map(str.encode))
 def test_no_bytes_do_anything_but_fit_or_poison(value):
     """Whatever arrives, the only exception is `Poison`."""
@@ -212,6 +213,7 @@ def test_no_bytes_do_anything_but_fit_or_poison(value):
         transaction(value, latest=NOW)
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(as_json(FIELDS)) - 1), st.integers(0, 255))
 def test_a_damaged_byte_never_gets_past_as_another_type(at, byte):
     """A valid record with one byte changed is poison or still a well-typed record."""

@@ -4,7 +4,7 @@ import inspect
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import events
@@ -57,6 +57,7 @@ def test_every_public_message_is_tried_here():
 
 
 @pytest.mark.parametrize("type_", MESSAGES, ids=lambda type_: type_.__name__)
+@settings(deadline=None)
 @given(data=st.data())
 def test_a_message_is_the_same_after_the_wire(type_, data):
     """What is encoded decodes to an equal message, and encodes to the same bytes again."""

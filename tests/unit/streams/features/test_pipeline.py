@@ -184,6 +184,7 @@ def test_merge_order_is_time_then_labels_then_id():
 ids = st.binary(max_size=3) | st.sampled_from([b"", b"\x00", b"a", b"a\x00", b"\xff"])
 
 
+@drawn
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(Over), ids), max_size=20))
 def test_merge_order_is_that_of_plain_sorting(rows):
     """Any rows: what Python's own sorting says, and where rows are equal the order they came in."""

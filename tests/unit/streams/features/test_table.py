@@ -12,8 +12,7 @@ from tests.unit.streams.features.drawn import PLAIN, VALUES, cuts, feature_sets,
 from tests.unit.streams.features.folding import fold, rows
 
 # The kernel compiles in the first example, so no example has a deadline.
-settings.register_profile("features", deadline=None)
-drawn = settings(settings.get_profile("features"), max_examples=300)
+drawn = settings(deadline=None, max_examples=300)
 
 WINDOWS = (Window("3ms", 3), Window("20ms", 20))
 STAGE = Stage(

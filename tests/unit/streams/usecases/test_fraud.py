@@ -105,6 +105,7 @@ def test_weekend_and_night_at_their_edges(when, weekend, night):
     assert is_night(at([ms(when)])).tolist() == [night]
 
 
+@settings(deadline=None)
 @given(st.lists(millis, min_size=1, max_size=20))
 def test_weekend_and_night_agree_with_the_calendar(times):
     """Any time there is, against datetime."""
