@@ -1,0 +1,293 @@
+"""What every state store does; memory is the reference, Redis (a real Valkey) must equal it."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pytest
+from redis import Redis
+
+from infra.local.ports import free_port
+from streams.stores import redis as redis_store
+from streams.stores.memory import MemoryStateStore
+from streams.stores.redis import RedisStateStore, StoreUnavailable
+from streams.stores.state import Checkpoint, Fenced, StateStore
+
+TTL_MS = 60_000
+Scenario = Callable[[StateStore, str], Awaitable[None]]
+Run = Callable[[Scenario], None]
+
+IDS = [b"a", b"", "ключ".encode(), b"\x00\xff{}:\r\n", b"x" * 512]
+"""Ids as bytes: empty, not ASCII, not UTF-8, with what means something to Redis."""
+
+
+@pytest.fixture(params=["memory", pytest.param("valkey", marks=pytest.mark.integration)])
+def run(request: pytest.FixtureRequest) -> Run:
+    """Run a scenario with a store and a partition of its own."""
+    partition = f"fraud.customer.{uuid4().hex}.0"
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[StateStore]:
+        store: StateStore = MemoryStateStore()
+        if request.param == "valkey":
+            store = RedisStateStore(request.getfixturevalue("valkey_server"), TTL_MS)
+        try:
+            yield store
+        finally:
+            await store.close()
+
+    async def scenario_on_store(scenario: Scenario) -> None:
+        async with opened() as store:
+            await asyncio.wait_for(scenario(store, partition), 30)
+
+    return lambda scenario: asyncio.run(scenario_on_store(scenario))
+
+
+def test_a_first_owner_finds_no_checkpoint(run: Run) -> None:
+    """A partition that nobody has kept has no checkpoint and no states."""
+
+    async def scenario(store: StateStore, partition: str) -> None:
+        claim = await store.claim(partition)
+        assert claim.checkpoint is None
+        assert await store.load(partition, IDS) == [None] * len(IDS)
+
+    run(scenario)
+
+
+def test_claims_raise_the_epoch(run: Run) -> None:
+    """Every claim has a higher epoch than all before it; partitions do not share epochs."""
+
+    async def scenario(store: StateStore, partition: str) -> None:
+        epochs = [(await store.claim(partition)).epoch for _ in range(3)]
+        assert epochs == sorted(set(epochs))
+        assert (await store.claim(partition + "0")).epoch == epochs[0]
+
+    run(scenario)
+
+
+def test_what_is_saved_is_claimed_and_loaded(run: Run) -> None:
+    """The next owner finds the last checkpoint, and each state under its own id, binary ones too."""
+    marks, states = bytes(range(256)), [(id_, id_[::-1] + bytes([i, 0, 255])) for i, id_ in enumerate(IDS)]
+
+    async def scenario(store: StateStore, partition: str) -> None:
+        epoch = (await store.claim(partition)).epoch
+        await store.save(partition, epoch, Checkpoint(7, b""), [])
+        await store.save(partition, epoch, Checkpoint(2**40, marks), states)
+        assert (await store.claim(partition)).checkpoint == Checkpoint(2**40, marks)
+        assert await store.load(partition, IDS) == [state for _, state in states]
+
+    run(scenario)
+
+
+def test_empty_marks_stay_empty(run: Run) -> None:
+    """A stage without a gate keeps no marks, and gets none back."""
+
+    async def scenario(store: StateStore, partition: str) -> None:
+        await store.save(partition, (await store.claim(partition)).epoch, Checkpoint(0, b""), [])
+        assert (await store.claim(partition)).checkpoint == Checkpoint(0, b"")
+
+    run(scenario)
+
+
+def test_states_come_in_the_order_asked(run: Run) -> None:
+    """Loading answers in the order of the question, None where nothing was kept, twice what is asked twice."""
+
+    async def scenario(store: StateStore, partition: str) -> None:
+        epoch = (await store.claim(partition)).epoch
+        await store.save(partition, epoch, Checkpoint(1, b""), [(b"a", b"1"), (b"b", b"2")])
+        assert await store.load(partition, [b"b", b"?", b"a", b"b"]) == [b"2", None, b"1", b"2"]
+        assert await store.load(partition, []) == []
+
+    run(scenario)
+
+
+def test_a_later_save_replaces_what_it_names_only(run: Run) -> None:
+    """Entities that a checkpoint does not name stay as they are."""
+
+    async def scenario(store: StateStore, partition: str) -> None:
+        epoch = (await store.claim(partition)).epoch
+        await store.save(partition, epoch, Checkpoint(1, b""), [(b"a", b"1"), (b"b", b"1")])
+        await store.save(partition, epoch, Checkpoint(2, b""), [(b"b", b"2")])
+        assert await store.load(partition, [b"a", b"b"]) == [b"1", b"2"]
+
+    run(scenario)
+
+
+def test_a_former_owner_writes_nothing(run: Run) -> None:
+    """After another's claim a save is refused whole: neither the offset nor a single state of it is kept."""
+
+    async def scenario(store: StateStore, partition: str) -> None:
+        former = (await store.claim(partition)).epoch
+        await store.save(partition, former, Checkpoint(1, b"m"), [(b"a", b"1")])
+        owner = (await store.claim(partition)).epoch
+        with pytest.raises(Fenced, match=rf"{partition}: epoch {former} is over, it is {owner} now"):
+            await store.save(partition, former, Checkpoint(2, b"n"), [(b"a", b"2"), (b"b", b"2")])
+        assert await store.load(partition, [b"a", b"b"]) == [b"1", None]
+        await store.save(partition, owner, Checkpoint(3, b"o"), [(b"a", b"3")])
+        assert (await store.claim(partition)).checkpoint == Checkpoint(3, b"o")
+
+    run(scenario)
+
+
+def test_who_never_claimed_writes_nothing(run: Run) -> None:
+    """A store that has lost the epoch (all its data) refuses the owner, who must claim again."""
+
+    async def scenario(store: StateStore, partition: str) -> None:
+        with pytest.raises(Fenced):
+            await store.save(partition, 1, Checkpoint(1, b""), [(b"a", b"1")])
+        assert (await store.claim(partition)).checkpoint is None
+
+    run(scenario)
+
+
+def test_partitions_do_not_meet(run: Run) -> None:
+    """The same entity in two partitions is two states."""
+
+    async def scenario(store: StateStore, partition: str) -> None:
+        for name, state in ((partition, b"0"), (partition + "1", b"1")):
+            await store.save(name, (await store.claim(name)).epoch, Checkpoint(1, b""), [(b"a", state)])
+        assert await store.load(partition, [b"a"]) == [b"0"]
+        assert await store.load(partition + "1", [b"a"]) == [b"1"]
+
+    run(scenario)
+
+
+def test_many_entities_in_one_checkpoint(run: Run) -> None:
+    """Five thousand states of a kilobyte are kept in one save."""
+    states = [(f"entity-{i}".encode(), f"{i}".encode() * 250) for i in range(5_000)]
+
+    async def scenario(store: StateStore, partition: str) -> None:
+        await store.save(partition, (await store.claim(partition)).epoch, Checkpoint(9, b"m"), states)
+        assert await store.load(partition, [id_ for id_, _ in states]) == [state for _, state in states]
+
+    run(scenario)
+
+
+# Redis alone.
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The address of a server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def unavailable(url: str) -> str:
+    """What a store at `url` says when it is asked for anything."""
+
+    async def ask() -> None:
+        store = RedisStateStore(url, TTL_MS)
+        try:
+            await store.claim("p")
+        finally:
+            await store.close()
+
+    with pytest.raises(StoreUnavailable) as caught:
+        asyncio.run(asyncio.wait_for(ask(), 10))
+    return str(caught.value)
+
+
+def test_an_unreachable_redis_is_named() -> None:
+    """Nobody listens: one line names the address, at once."""
+    address = f"127.0.0.1:{free_port()}"
+    assert unavailable(f"redis://{address}/0").startswith(f"Redis at {address} does not answer")
+
+
+def test_a_redis_that_hangs_is_named_within_the_time_out(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that says nothing is given up after the socket's time-out, not waited for."""
+    monkeypatch.setattr(redis_store, "SOCKET_SECONDS", 0.3)
+    began = time.monotonic()
+    assert unavailable(f"redis://{silent}/0").startswith(f"Redis at {silent} does not answer")
+    assert time.monotonic() - began < 5
+
+
+def test_the_password_is_not_told() -> None:
+    """The line that names the address leaves the credentials out."""
+    address = f"127.0.0.1:{free_port()}"
+    said = unavailable(f"redis://user:hush@{address}/0")
+    assert address in said
+    assert "hush" not in said
+
+
+def test_keys_share_a_slot_and_states_expire(valkey_server: str) -> None:
+    """A partition's keys have one hash tag, as a cluster asks; states live for the TTL, the checkpoint for ever."""
+    partition = f"fraud.customer.{uuid4().hex}.3"
+
+    async def save() -> None:
+        store = RedisStateStore(valkey_server, TTL_MS)
+        await store.save(partition, (await store.claim(partition)).epoch, Checkpoint(1, b"m"), [(b"a", b"1")])
+        await store.close()
+
+    asyncio.run(save())
+    with Redis.from_url(valkey_server) as redis:
+        keys = {key: redis.pttl(key) for key in redis.keys(f"*{partition}*")}
+    tag = f"{{{partition}}}".encode()
+    assert set(keys) == {tag + suffix for suffix in (b":epoch", b":checkpoint", b":e:a")}
+    assert 0 < keys.pop(tag + b":e:a") <= TTL_MS
+    assert set(keys.values()) == {-1}
+
+
+class SlowNetwork:
+    """A way to a server that keeps what the first connection to save sends, until told to deliver it."""
+
+    def __init__(self, url: str) -> None:
+        self._target = urlsplit(url)
+        self._kept: tuple[asyncio.StreamWriter, bytes] | None = None
+        self._answered = asyncio.Event()
+
+    async def start(self) -> str:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, to = await asyncio.open_connection(self._target.hostname, self._target.port)
+        back = asyncio.create_task(self._back(there, writer))
+        while data := await reader.read(1 << 16):
+            if self._kept is None and b"EVALSHA" in data:
+                self._kept = to, data
+            else:
+                to.write(data)
+        await back
+
+    async def _back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            self._answered.set()
+        writer.close()
+
+    async def deliver(self) -> None:
+        """Let what was kept arrive, and wait until the server has dealt with it."""
+        assert self._kept
+        to, data = self._kept
+        self._answered.clear()
+        to.write(data)
+        await asyncio.wait_for(self._answered.wait(), 5)
+        to.close()
+
+
+def test_a_save_that_arrives_late_changes_nothing(valkey_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A save that timed out on its way and arrives after the next one does not bring the old state back."""
+    monkeypatch.setattr(redis_store, "SOCKET_SECONDS", 0.3)
+    partition = f"fraud.customer.{uuid4().hex}.0"
+
+    async def scenario() -> None:
+        network = SlowNetwork(valkey_server)
+        direct, slow = RedisStateStore(valkey_server, TTL_MS), RedisStateStore(await network.start(), TTL_MS)
+        other = partition + "1"
+        await direct.save(other, (await direct.claim(other)).epoch, Checkpoint(0, b""), [])  # the server has the script
+        epoch = (await slow.claim(partition)).epoch
+        with pytest.raises(StoreUnavailable):
+            await slow.save(partition, epoch, Checkpoint(100, b"old"), [(b"a", b"old")])
+        await slow.save(partition, epoch, Checkpoint(200, b"new"), [(b"a", b"new"), (b"b", b"new")])
+        await network.deliver()
+        assert await direct.load(partition, [b"a", b"b"]) == [b"new", b"new"]
+        assert (await direct.claim(partition)).checkpoint == Checkpoint(200, b"new")
+        await slow.close()
+        await direct.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
