@@ -67,7 +67,12 @@ class Gate:
         return min((int(rows.positions.min()) for rows, _ in self._held if len(rows)), default=next_offset)
 
     def receive(self, rows: HopRows) -> HopRows:
-        """Take rows in and return those that may be folded now, in order, however they were cut into batches."""
+        """Take rows in and return those that may be folded now, in order, however they were cut into batches.
+
+        Raises LookupError of a row whose source there is not.
+        """
+        if (rows.source_partitions >= self._partitions).any():
+            raise LookupError(f"a row of source partition {rows.source_partitions.max()}, of {self._partitions}")
         fresh = _accept(self._sources(rows), rows.source_offsets, self._seen)
         if not fresh.all():
             self.duplicates += int(len(rows) - fresh.sum())

@@ -105,9 +105,10 @@ class HopFormat:
         width, starts, lengths = self._head.itemsize, records.value_start, records.value_size
         fitting = np.flatnonzero(lengths >= width)
         head = _gather(records.buffer, starts[fitting], width).view(self._head)[:, 0]
-        whole = lengths[fitting] == width + head["sizes"].sum(axis=1, dtype=np.int64)
-        if not whole.all():
-            head, fitting = head[whole], fitting[whole]
+        sound = lengths[fitting] == width + head["sizes"].sum(axis=1, dtype=np.int64)
+        sound &= (head["kind"] <= WATERMARK) & (head["source_topic"] < SOURCE_TOPICS)
+        if not sound.all():
+            head, fitting = head[sound], fitting[sound]
         rows = HopRows(
             kinds=head["kind"].astype(np.int8),
             source_topics=head["source_topic"].astype(np.int64),

@@ -171,6 +171,12 @@ def test_an_empty_batch_passes() -> None:
     assert gate.held == 1
 
 
+def test_an_unknown_source_is_refused() -> None:
+    """Rows of more partitions than this worker was told of are not counted as another source's."""
+    with pytest.raises(LookupError, match="source partition 2, of 2"):
+        feed(Gate(PARTITIONS), [event((0, PARTITIONS), 0, 1)])
+
+
 # With watermarks.
 
 
