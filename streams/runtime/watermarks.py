@@ -18,5 +18,5 @@ def read_watermark(value: bytes | None) -> Watermark:
     """Return the watermark; raise Poison where it is none."""
     try:
         return _decode(value or b"")
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Poison("invalid", f"watermark: {error}") from None
