@@ -73,7 +73,7 @@ class StageAgent:
         """Fold a fetched batch and send its outputs; the offset counts once a checkpoint has kept it."""
         started = time.perf_counter()
         owned = self.owned[batch.partition]
-        async with owned.lock:
+        async with owned.folding():
             rows, dead = self._read(batch)
             await self._bury(batch, dead)
             if owned.gate:
@@ -91,8 +91,9 @@ class StageAgent:
     async def give_up_late_watermarks(self, patience: float) -> None:
         """Fold what a gate has held for `patience` seconds without a new watermark passing anything."""
         for partition, owned in list(self.owned.items()):
-            async with owned.lock:
-                if not owned.gate or not owned.gate.held or owned.held_for() < patience:
+            async with owned.folding():
+                mine = self.owned.get(partition) is owned  # it may have been given up while we waited
+                if not mine or not owned.gate or not owned.gate.held or owned.held_for() < patience:
                     continue
                 rows = owned.gate.give_up()
                 log.warning("%s: no watermark for %.0f s, %d rows go on without", owned.name, patience, len(rows))

@@ -13,7 +13,8 @@ The order of effects, and what a crash after each step leaves behind:
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from streams.features.table import EntityTable, StateRefused
 from streams.metrics import Metrics
@@ -25,7 +26,7 @@ from streams.stores.state import Checkpoint, StateStore
 class OwnedPartition:
     """A partition of one stage in this worker's hands: its entities, its gate, and where it stands.
 
-    `gate` is None for a stage that a single source feeds. `lock` is held while a batch is folded.
+    `gate` is None for a stage that a single source feeds.
     """
 
     def __init__(self, name: str, table: EntityTable, store: StateStore) -> None:
@@ -33,8 +34,10 @@ class OwnedPartition:
         self.table = table
         self.gate: Gate | None = None
         self.next_offset = -1
-        self.lock = asyncio.Lock()
         self.kept_offset = -1
+        self._lock = asyncio.Lock()
+        self._saving = asyncio.Lock()
+        self._torn = False
         self._changed_at: float | None = None
         self._held_since: float | None = None
         self._store = store
@@ -67,6 +70,14 @@ class OwnedPartition:
                 except StateRefused as error:
                     raise StateRefused(f"{self.name}: state of entity {key!r}: {error}") from None
 
+    @asynccontextmanager
+    async def folding(self) -> AsyncIterator[None]:
+        """Keep checkpoints out while a batch is folded, and for ever if that fails: state and offset differ then."""
+        async with self._lock:
+            torn, self._torn = self._torn, True
+            yield
+            self._torn = torn
+
     def folded(self, next_offset: int, passed: bool) -> None:
         """Note that everything before `next_offset` is folded or held by the gate, and whether any row passed it."""
         now = time.monotonic()
@@ -87,9 +98,17 @@ class OwnedPartition:
         return 0.0 if self._held_since is None else time.monotonic() - self._held_since
 
     async def checkpoint(self, sender: Sender) -> int | None:
-        """Carry out steps 2 to 4; return how many entities were written, None where nothing had changed."""
-        async with self.lock:  # never between the gate's letting rows pass and their fold
-            if self._changed_at is None:
+        """Carry out steps 2 to 4; return how many entities were written, None where nothing had changed.
+
+        One at a time: an older copy must not be written over a newer one, and who gives the partition up must
+        not do so while a write is under way.
+        """
+        async with self._saving:
+            return await self._checkpoint(sender)
+
+    async def _checkpoint(self, sender: Sender) -> int | None:
+        async with self._lock:
+            if self._torn or self._changed_at is None:
                 return None
             changed_at, self._changed_at = self._changed_at, None
             states = self.table.take_dirty()
