@@ -1,6 +1,7 @@
 """`python -m tests.bench [PART …]`: measure throughput, latency and their limits, into build/bench.json."""
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -9,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from infra.local import LocalServerError, LocalServers
+from infra.processes import ROOT, ProcessError
 from streams.runtime.topics import KafkaUnavailable
 from tests.bench import latency, report, throughput
 from tests.bench.feed import BATCH_BYTES
 from tests.bench.parts import COMMANDS, EVENTS, MAX_RATE, MIDDLE, PARTITIONS, Bench
 from tests.bench.report import say
 from tests.bench.throughput import Throughput
-from tests.bench.worker import ROOT, BenchError
+from tests.bench.worker import BenchError
 from tests.bench.workload import CUSTOMERS, TERMINALS, transactions
 
 OUTPUT = ROOT / "build" / "bench.json"
@@ -28,10 +30,11 @@ def main(arguments: list[str] | None = None) -> int:
     parts = parser.parse_args(arguments).parts or list(COMMANDS)
     if unknown := [part for part in parts if part not in COMMANDS]:
         parser.error(f"unknown part {', '.join(unknown)}: choose from {', '.join(COMMANDS)}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     begin = time.monotonic()
     try:
         figures = measure(parts)
-    except (BenchError, LocalServerError, KafkaUnavailable, OSError) as error:
+    except (BenchError, ProcessError, LocalServerError, KafkaUnavailable, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

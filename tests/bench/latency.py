@@ -6,19 +6,22 @@ figures (no coordinated omission). The first `WARMUP_SECONDS` are thrown away.
 
 import asyncio
 import json
-import sys
+import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import msgspec
 import numpy as np
+import psutil
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from numpy.typing import NDArray
 
+from infra.processes import Process, Processes
 from tests.bench.openloop import schedule
 from tests.bench.throughput import Flow
-from tests.bench.worker import ROOT, BenchError, Worker
+from tests.bench.worker import BenchError, Worker
 from tests.bench.workload import index_of
 
 WARMUP_SECONDS, MEASURED_SECONDS = 5.0, 20.0
@@ -34,7 +37,11 @@ class ScoreId(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Latency:
-    """Percentiles in ms over `samples` events at `rate` events/s; `producer_late_ms` is part of them."""
+    """Percentiles in ms over `samples` events at `rate` events/s.
+
+    `producer_late_ms`, how much later than due events were sent, is contained in them. `machine_cpu_share` is how
+    busy all cores were with everything that ran: near 1 the figures are those of a queue for the processor.
+    """
 
     rate: float
     samples: int
@@ -42,8 +49,9 @@ class Latency:
     p99: float
     p999: float
     max: float
-    worker_cpu_share: float
     producer_late_ms: dict[str, float]
+    worker_cpu_share: float
+    machine_cpu_share: float
 
     def figures(self) -> dict[str, Any]:
         """Return them by the names of bench.json."""
@@ -53,62 +61,55 @@ class Latency:
 
 def measure(worker: Worker, flow: Flow, rate: float) -> Latency:
     """Return the latencies of a running worker at `rate` events/s; raises BenchError for scores that stay out."""
-    return asyncio.run(_measure(worker, flow, rate))
-
-
-async def _measure(worker: Worker, flow: Flow, rate: float) -> Latency:
     seconds = WARMUP_SECONDS + MEASURED_SECONDS
     due = schedule(rate, seconds)
-    partitions = [TopicPartition(flow.results, partition) for partition in range(flow.partitions)]
-    async with AIOKafkaConsumer(bootstrap_servers=flow.kafka, auto_offset_reset="latest") as consumer:
-        consumer.assign(partitions)
-        await consumer.seek_to_end()
-        for partition in partitions:
-            await consumer.position(partition)
+    cpu = worker.cpu_seconds()
+    psutil.cpu_percent()  # counts from here
+    with Processes(worker.log.parent, {}) as children:
         begin = time.time() + LEAD_SECONDS
-        producer = await _start_producer(flow, rate, seconds, begin)
-        cpu = worker.cpu_seconds()
-        try:
-            seen = await _sink(consumer, due.size, begin + seconds + GRACE_SECONDS)
-            output, _ = await producer.communicate()
-        finally:
-            if producer.returncode is None:
-                producer.kill()
-                await producer.wait()
-    worker.check()
-    cpu = worker.cpu_seconds() - cpu
-    if producer.returncode:
-        raise BenchError(f"{worker.name}: the open-loop producer ended with exit code {producer.returncode}")
-    measured = due >= WARMUP_SECONDS
-    latency = ((seen - begin - due) * 1000)[measured]
+        arguments = (flow.kafka, flow.events, flow.partitions, rate, seconds, begin)
+        producer = children.start("producer", "tests.bench.openloop", *map(str, arguments))
+        seen = asyncio.run(_sink(flow, due.size, begin + seconds + GRACE_SECONDS, worker.check))
+        busy = psutil.cpu_percent() / 100
+        late = _finished(producer)
     if missing := int(np.isnan(seen).sum()):
-        raise BenchError(f"{worker.name}: {missing} of {due.size} scores missing at {rate:.0f} events/s")
-    p50, p99, p999 = np.percentile(latency, [50, 99, 99.9]).tolist()
-    return Latency(rate, latency.size, p50, p99, p999, float(latency.max()), cpu / seconds, json.loads(output))
+        raise BenchError(
+            f"{worker.name}: {missing} of {due.size} scores missing {GRACE_SECONDS:.0f} s after the last event, at "
+            f"{rate:.0f} events/s on a machine {busy:.0%} busy"
+        )
+    delay = ((seen - begin - due) * 1000)[due >= WARMUP_SECONDS]
+    p50, p99, p999 = np.percentile(delay, [50, 99, 99.9]).tolist()
+    share = (worker.cpu_seconds() - cpu) / (LEAD_SECONDS + seconds)
+    return Latency(rate, delay.size, p50, p99, p999, float(delay.max()), late, share, busy)
 
 
-async def _start_producer(flow: Flow, rate: float, seconds: float, begin: float) -> asyncio.subprocess.Process:
-    arguments = (flow.kafka, flow.events, flow.partitions, rate, seconds, begin)
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.bench.openloop",
-        *map(str, arguments),
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-    )
+def _finished(producer: Process) -> dict[str, float]:
+    """Return what the producer says of itself at its end."""
+    try:
+        code: int | None = producer.popen.wait(GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        code = None
+    if code != 0:
+        raise BenchError(producer.epitaph())
+    late: dict[str, float] = json.loads(producer.log.read_text().splitlines()[-1])
+    return late
 
 
-async def _sink(consumer: AIOKafkaConsumer, count: int, deadline: float) -> NDArray[np.float64]:
-    """Return when each event's score came in (seconds since the epoch), NaN for those that did not."""
+async def _sink(flow: Flow, count: int, deadline: float, check: Callable[[], None]) -> NDArray[np.float64]:
+    """Return when each new score came in (seconds since the epoch), NaN for those that did not."""
     seen = np.full(count, np.nan)
     event_id = msgspec.json.Decoder(ScoreId).decode
     left = count
-    while left > 0 and time.time() < deadline:
-        fetched = await consumer.getmany(timeout_ms=200)
-        now = time.time()
-        for records in fetched.values():
-            for record in records:
-                seen[index_of(event_id(record.value).event_id)] = now
-            left -= len(records)
+    async with AIOKafkaConsumer(bootstrap_servers=flow.kafka, auto_offset_reset="latest") as consumer:
+        consumer.assign([TopicPartition(flow.results, partition) for partition in range(flow.partitions)])
+        await consumer.seek_to_end()
+        while left > 0 and time.time() < deadline:
+            fetched = await consumer.getmany(timeout_ms=200)
+            now = time.time()
+            for records in fetched.values():
+                for record in records:
+                    seen[index_of(event_id(record.value).event_id)] = now
+                left -= len(records)
+            if not fetched:
+                check()
     return seen

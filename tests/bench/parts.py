@@ -1,5 +1,6 @@
 """The parts of the benchmark: which worker, over which topics, with which events."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tests.bench.footprint import Footprint
 from tests.bench.latency import Latency
 from tests.bench.report import say
 from tests.bench.throughput import Flow, Throughput, drain
-from tests.bench.worker import Worker
+from tests.bench.worker import Worker, running
 from tests.bench.workload import Workload
 
 PARTITIONS = 4
@@ -59,7 +60,7 @@ class Bench:
         flow = Flow(self.servers.kafka.address, topics.events.name, topics.scores.name, PARTITIONS)
         empty = footprint.used_memory(self.servers.valkey.url)
         with self._worker("pipeline") as worker:
-            worker.wait_for("ready", START_SECONDS)
+            worker.wait_ready(START_SECONDS)
             drained = drain(worker, flow, self.events.part(0, MIDDLE), self.events.part(MIDDLE, EVENTS))
             _said("pipeline", drained)
             states = footprint.footprint(self.servers.valkey.url, FRAUD.name, FRAUD.entities, empty)
@@ -72,7 +73,7 @@ class Bench:
         create_topics(kafka, [Topic(events, PARTITIONS), Topic(results, PARTITIONS)])
         return Flow(kafka, events, results, PARTITIONS)
 
-    def _worker(self, name: str) -> Worker:
+    def _worker(self, name: str) -> AbstractContextManager[Worker]:
         environment = self.servers.environment() | {
             "HEADRACE_PARTITIONS": str(PARTITIONS),
             "HEADRACE_SESSION_SECONDS": "30",  # a held worker sends no heartbeats
@@ -80,7 +81,7 @@ class Bench:
             "HEADRACE_METRICS_PORT": "0",
             "HEADRACE_BENCH_FOLDER": str(self.folder),
         }
-        return Worker(name, COMMANDS[name], environment, self.folder)
+        return running(name, COMMANDS[name], environment, self.folder)
 
 
 def _said(name: str, taken: Throughput) -> Throughput:
