@@ -35,6 +35,22 @@ def _address(text: str) -> str:
     return text
 
 
+def _addresses(text: str) -> str:
+    return ",".join(_address(part.strip()) for part in text.split(","))
+
+
+def _redis_url(text: str) -> str:
+    if not text.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("must be a URL that begins with redis://, rediss:// or unix://")
+    return text
+
+
+def _name(text: str) -> str:
+    if not (text.isascii() and text.replace("_", "").isalnum() and text[0].isalpha() and len(text) <= 48):
+        raise ValueError("must be letters, digits and underscores, 48 at most, a letter first")
+    return text
+
+
 def _key(text: str) -> bytes:
     if len(text) < 32:
         raise ValueError("must have at least 32 characters")
@@ -47,12 +63,15 @@ def _setting(variable: str, parse: Callable[[str], Any], default: Any, secret: b
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the servers are and how the pipeline runs; seconds and milliseconds as the names say."""
+    """Where the servers are and how the pipeline runs; seconds and milliseconds as the names say.
 
-    kafka: str = _setting("HEADRACE_KAFKA", _address, "127.0.0.1:9092")
-    redis: str = _setting("HEADRACE_REDIS", str, "redis://127.0.0.1:6379/0")
+    `kafka` may name several brokers, with commas between them.
+    """
+
+    kafka: str = _setting("HEADRACE_KAFKA", _addresses, "127.0.0.1:9092")
+    redis: str = _setting("HEADRACE_REDIS", _redis_url, "redis://127.0.0.1:6379/0", secret=True)
     cassandra: str = _setting("HEADRACE_CASSANDRA", _address, "127.0.0.1:9042")
-    keyspace: str = _setting("HEADRACE_KEYSPACE", str, "headrace")
+    keyspace: str = _setting("HEADRACE_KEYSPACE", _name, "headrace")
     model_key: bytes = _setting("HEADRACE_MODEL_KEY", _key, b"", secret=True)
     partitions: int = _setting("HEADRACE_PARTITIONS", _positive(int), 4)
     checkpoint_seconds: float = _setting("HEADRACE_CHECKPOINT_SECONDS", _positive(float), 0.5)
