@@ -7,7 +7,9 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from cassandra.cluster import Cluster
 
+from infra.cassandra import schema
 from infra.local import LocalServers
 from schemas.codec import encode
 from schemas.events import Label, Score
@@ -199,6 +201,20 @@ def test_use_cases_do_not_meet(cassandra: str) -> None:
             await ctr.close()
 
     asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+@pytest.mark.integration
+def test_a_schema_of_another_make_is_one_line(cassandra: str) -> None:
+    """Where a table of ours exists with other columns, the start says which is missing, in one line."""
+    host, _, port = cassandra.rpartition(":")
+    cluster = Cluster([host], port=int(port))
+    session = cluster.connect()
+    session.execute(schema("other")[0])
+    session.execute("CREATE TABLE other.labels (usecase text PRIMARY KEY)", timeout=60)
+    cluster.shutdown()
+    with pytest.raises(StoreUnreachable, match="event_id") as raised:
+        asyncio.run(CassandraHistory(cassandra, "other", "fraud").start())
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
