@@ -1,137 +1,176 @@
-"""The join's core: labels and the events found for them lead to examples, label updates and dead letters."""
+"""The join at work on a store in memory: who waits, for how long, and what leaves when."""
 
-from dataclasses import replace
+import asyncio
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from typing import Any
 
-import numpy as np
+import msgspec
+import pytest
+from faust.types import TP
 
-from schemas.codec import Poison, encode
-from schemas.events import WATERMARK_HEADER, Label, Score, Watermark
-from streams.agents.joiner import Arrival, Messages, Joiner, example, read_labels
-from streams.features.spec import Over, View
-from streams.runtime.hop import END_OF_WATERMARKS, FROM_LABELS, LABEL, WATERMARK, HopFormat, HopRows
-from streams.runtime.records import Records, Spans, partition_of
+from schemas.codec import encode
+from schemas.events import Example, Label, Score
+from streams.agents.deadletters import DeadLetters
+from streams.agents.join import JoinAgent
+from streams.metrics import Metrics
+from streams.runtime.batches import Batch
+from streams.runtime.records import Header, Records, parse
+from streams.settings import Settings
+from streams.stores.history import Scored
+from streams.stores.memory_history import MemoryHistory
 from streams.usecases import FRAUD
 
-PARTITIONS = 3
-NOW = 1_000_000
-HEADER = [(WATERMARK_HEADER, b"1")]
+SETTINGS = Settings(partitions=2, label_wait_seconds=0.05)
+TOPICS = FRAUD.topics(2)
 
 
-def score(event_id: str, terminal: str = "t1", **entities: str) -> Score:
-    keys = {"customer": f"c-{event_id}", "terminal": terminal} | entities
-    return Score(event_id, 5, keys, {"amount": 2.5}, 0.75, "review", "logistic@3", "00ff", 6, 7)
+class Outbox:
+    """A Sender that keeps what it is given and acknowledges at once."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[str, int, bytes]] = []
+        self.letters: list[tuple[bytes | None, dict[str, bytes | None]]] = []
+
+    def send_batch(self, topic: str, partition: int, batch: memoryview) -> None:
+        self.batches.append((topic, partition, bytes(batch)))
+
+    async def send(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: tuple[Header, ...]
+    ) -> "asyncio.Future[object]":
+        assert topic == TOPICS.dlq.name
+        self.letters.append((value, dict(headers)))
+        done = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+    def mark(self) -> None: ...
+
+    async def acked(self, mark: None) -> None: ...
+
+    async def room(self) -> None: ...
+
+    @property
+    def examples(self) -> list[str]:
+        values = [
+            value
+            for topic, _, data in self.batches
+            if topic == TOPICS.examples.name
+            for value in parse(data, 0)[0].values()
+        ]
+        return [msgspec.json.decode(value or b"", type=Example).event_id for value in values]
 
 
-def records(*values: bytes | None, watermarks: tuple[int, ...] = (), first_offset: int = 40) -> Records:
-    n = len(values)
-    headers = [HEADER if row in watermarks else [] for row in range(n)]
-    return Records.of([None] * n, values, range(first_offset, first_offset + n), [1] * n, headers)
+class Written:
+    """How far the history group has come, as the test turns it."""
+
+    def __init__(self, done: bool) -> None:
+        self.done = done
+        self.asked = 0
+
+    async def ends(self, topic: str, partitions: int) -> dict[TP, int]:
+        assert (topic, partitions) == (TOPICS.scores.name, 2)
+        return {TP(topic, 0): 5}
+
+    async def passed(self, ends: Mapping[TP, int]) -> bool:
+        self.asked += 1
+        return self.done
+
+    async def committed(self, partitions: Collection[TP]) -> dict[TP, int]:
+        raise AssertionError("not asked")
 
 
-def label(event_id: str, label: int = 1, time: int = 9) -> bytes:
-    return encode({"event_id": event_id, "label_time": time, "label": label})
+class World:
+    """A join agent around a store in memory; `yielded` are the offsets it says are done."""
 
-
-def decoded(messages: Messages | None, stage: int = 1) -> HopRows:
-    assert messages is not None
-    rows, damaged = HopFormat(FRAUD.features, stage).decode(
-        Records.of(
-            messages.keys.to_list(),
-            messages.values.to_list(),
-            range(len(messages.partitions)),
-            [0] * len(messages.partitions),
+    def __init__(self, written: bool = True) -> None:
+        self.store, self.outbox, self.written = MemoryHistory(), Outbox(), Written(written)
+        self.metrics = Metrics("test")
+        letters = DeadLetters(self.outbox, TOPICS.dlq.name, self.metrics)  # type: ignore[arg-type]
+        self.agent = JoinAgent(
+            FRAUD,
+            SETTINGS,
+            self.store,
+            self.outbox,  # type: ignore[arg-type]
+            self.written,  # type: ignore[arg-type]
+            letters,
+            self.metrics,
         )
-    )
-    assert not len(damaged)
-    return rows
+        self.yielded: list[int] = []
+
+    async def work(self, *event_ids: str) -> None:
+        values = [encode(Label(event_id, 9, 1)) for event_id in event_ids]
+        n = len(values)
+        records = Records.of([None] * n, values, range(100, 100 + n), [1] * n)
+        async for offset in self.agent.work(Batch(TOPICS.labels.name, 0, records, 100 + n, 1)):
+            self.yielded.append(offset)
+
+    async def score(self, event_id: str) -> None:
+        score = Score(event_id, 5, {"customer": "c", "terminal": "t"}, {}, 0.5, "accept", "m@1", "00ff", 6, 7)
+        await self.store.write_scores([Scored(score, encode(score), 0)])
 
 
-def test_a_label_becomes_an_example_of_the_event_as_scored() -> None:
-    """The example has the score's features, score, model and feature set as they are, and the label's time."""
-    found = score("a")
-    outputs = Joiner(FRAUD, PARTITIONS).join(read_labels(records(label("a")), NOW), {"a": found}, 2)
-    assert outputs.labels == [Label("a", 9, 1)]
-    (one,) = outputs.examples
-    assert one == example(Label("a", 9, 1), found)
-    assert (one.features, one.score, one.model_id, one.feature_set) == ({"amount": 2.5}, 0.75, "logistic@3", "00ff")
-    assert (one.event_time, one.label_time, one.label, one.weight) == (5, 9, 1, 1.0)
+async def until(truth: Callable[[], bool]) -> None:
+    while not truth():  # noqa: ASYNC110  # what is awaited has no event
+        await asyncio.sleep(0.001)
 
 
-def test_label_updates_go_to_the_terminal_in_the_order_of_the_labels() -> None:
-    """Each joined label becomes a row for its terminal: its source, time and label, keyed and placed by terminal."""
-    batch = records(label("a", 1, 9), label("b", 0, 8), label("c", 1, 8))
-    scores = {event_id: score(event_id, terminal=f"t-{event_id}") for event_id in "abc"}
-    (messages,) = Joiner(FRAUD, PARTITIONS).join(read_labels(batch, NOW), scores, 2).hops
-    assert messages is not None
-    keys = [b"t-a", b"t-b", b"t-c"]
-    assert messages.keys.to_list() == keys
-    assert messages.partitions.tolist() == partition_of(Spans.of(keys), PARTITIONS).tolist()
-    rows = decoded(messages)
-    assert rows.kinds.tolist() == [LABEL] * 3
-    assert rows.source_topics.tolist() == [FROM_LABELS] * 3
-    assert rows.source_partitions.tolist() == [2] * 3
-    assert rows.source_offsets.tolist() == [40, 41, 42]
-    assert rows.times.tolist() == [9, 8, 8]
-    assert rows.numbers[:, 1].tolist() == [1.0, 0.0, 1.0]
-    assert rows.texts[0] == ["a", "b", "c"]
-    assert rows.texts[2] == ["t-a", "t-b", "t-c"]
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(scenario, 20))
 
 
-def test_watermarks_go_to_every_partition_in_their_place() -> None:
-    """A watermark reaches each partition of the hop topic after the labels before it and before those after it."""
-    batch = records(label("a"), encode(Watermark(50)), label("b"), encode(Watermark(None)), watermarks=(1, 3))
-    scores = {event_id: score(event_id) for event_id in "ab"}
-    (messages,) = Joiner(FRAUD, PARTITIONS).join(read_labels(batch, NOW), scores, 0).hops
-    assert messages is not None
-    rows = decoded(messages)
-    assert rows.kinds.tolist() == [LABEL, *[WATERMARK] * 3, LABEL, *[WATERMARK] * 3]
-    assert rows.times.tolist() == [9, 50, 50, 50, 9, *[END_OF_WATERMARKS] * 3]
-    assert rows.source_offsets.tolist() == [40, 41, 41, 41, 42, 43, 43, 43]
-    assert messages.partitions[1:4].tolist() == messages.partitions[5:8].tolist() == [0, 1, 2]
-    assert messages.keys.to_list()[1:4] == [None] * 3
+def test_labels_before_a_missing_event_leave_at_once_those_after_it_wait() -> None:
+    """Order is kept: what stands before the first missing event goes, the rest follows when it is found."""
+
+    async def scenario() -> None:
+        world = World(written=False)
+        await world.score("a")
+        await world.score("c")
+        working = asyncio.create_task(world.work("a", "b", "c"))
+        await until(lambda: bool(world.yielded))
+        assert world.outbox.examples == ["a"]
+        assert world.yielded == [101]
+        await world.score("b")
+        await working
+        assert world.outbox.examples == ["a", "b", "c"]
+        assert world.yielded == [101, 103]
+        assert await world.store.labels(["a", "b", "c"]) == {i: Label(i, 9, 1) for i in "abc"}
+
+    run(scenario())
 
 
-def test_poison_and_unknown_events_are_set_aside_and_stop_nothing() -> None:
-    """What cannot be read or found is named with its row and reason; everything else passes."""
-    batch = records(b"{", label("a"), None, label("?"), b"{}", label("late", time=NOW + 1), b"no", watermarks=(6,))
-    outputs = Joiner(FRAUD, PARTITIONS).join(read_labels(batch, NOW), {"a": score("a"), "late": score("late")}, 0)
-    reasons = {row: poison.reason for row, poison in outputs.dead}
-    assert reasons == {0: "undecodable", 2: "null", 3: "unknown_event", 4: "invalid", 5: "future", 6: "invalid"}
-    assert [one.event_id for one in outputs.examples] == ["a"]
-    assert decoded(outputs.hops[0]).source_offsets.tolist() == [41]
+def test_an_event_nobody_scored_is_given_up_and_the_rest_goes_on() -> None:
+    """After the wait, with all scores written, the label is a dead letter "unknown_event" and no row is kept."""
+
+    async def scenario() -> None:
+        world = World()
+        await world.score("c")
+        await world.work("nobody", "c")
+        assert world.outbox.examples == ["c"]
+        ((value, headers),) = world.outbox.letters
+        assert msgspec.json.decode(value or b"", type=Label).event_id == "nobody"
+        assert headers["headrace-error"] == b"unknown_event"
+        assert headers["headrace-source"] == b"fraud.labels/0/100"
+        assert world.yielded[-1] == 102
+        assert list(await world.store.labels(["nobody", "c"])) == ["c"]
+
+    run(scenario())
 
 
-def test_an_event_without_the_entity_makes_an_example_only() -> None:
-    """An event scored before a stage was declared has no key for it: it is learnt from, the stage is not told."""
-    bare = score("a")
-    bare.entities.pop("terminal")
-    outputs = Joiner(FRAUD, PARTITIONS).join(read_labels(records(label("a")), NOW), {"a": bare}, 0)
-    assert len(outputs.examples) == 1
-    assert outputs.hops == [None]
+@pytest.mark.parametrize("found", [True, False])
+def test_while_scores_are_still_being_written_no_label_is_unknown(found: bool) -> None:
+    """Long after its time a label still waits for a history that lags; what the last scores brought decides."""
 
+    async def scenario() -> None:
+        world = World(written=False)
+        working = asyncio.create_task(world.work("b"))
+        await until(lambda: world.written.asked >= 4)
+        assert not working.done()
+        assert world.outbox.letters == []
+        if found:
+            await world.score("b")
+        world.written.done = True
+        await working
+        assert world.outbox.examples == (["b"] if found else [])
+        assert len(world.outbox.letters) == (0 if found else 1)
 
-def test_a_stage_that_looks_at_no_labels_gets_watermarks_only() -> None:
-    """Without a view over labels a stage is told of watermarks alone."""
-    terminal = FRAUD.features.stages[1]
-    views: tuple[View, ...] = tuple(view for view in terminal.views if view.over is Over.EVENTS)
-    features = replace(FRAUD.features, stages=(FRAUD.features.stages[0], replace(terminal, views=views)))
-    batch = records(label("a"), encode(Watermark(50)), watermarks=(1,))
-    joiner = Joiner(replace(FRAUD, features=features), PARTITIONS)
-    (messages,) = joiner.join(read_labels(batch, NOW), {"a": score("a")}, 0).hops
-    assert messages is not None
-    assert messages.partitions.tolist() == [0, 1, 2]
-    assert np.all(decoded(messages).kinds == WATERMARK)
-
-
-def test_nothing_leads_to_nothing() -> None:
-    """An empty run has no outputs."""
-    outputs = Joiner(FRAUD, PARTITIONS).join([], {}, 0)
-    assert (outputs.examples, outputs.dead, outputs.hops) == ([], [], [None])
-
-
-def test_arrivals_keep_their_rows_and_offsets() -> None:
-    """Every record is accounted for, in order."""
-    arrivals = read_labels(records(label("a"), b"", label("b")), NOW)
-    assert [(one.row, one.offset) for one in arrivals] == [(0, 40), (1, 41), (2, 42)]
-    assert [type(one.content) for one in arrivals] == [Label, Poison, Label]
-    assert isinstance(arrivals[0], Arrival)
+    run(scenario())
