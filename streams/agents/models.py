@@ -16,6 +16,7 @@ from streams.metrics import Metrics
 from streams.models.compiled import scorer
 from streams.models.recipes import RECIPES
 from streams.models.snapshot import SnapshotRefused, unseal
+from streams.runtime.newest import newest
 from streams.usecases import UseCase
 
 log = logging.getLogger(__name__)
@@ -42,17 +43,16 @@ class ModelFeed:
         unlearnt = RECIPES[self._usecase.recipe]()
         self._use(ServingModel(f"{self._usecase.recipe}@0", scorer(unlearnt, self._names), int(time.time() * 1000)))
         self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._kafka,
-            auto_offset_reset="earliest",
-            enable_auto_commit=False,
-            max_partition_fetch_bytes=16 * MB,
+            bootstrap_servers=self._kafka.split(","), enable_auto_commit=False, max_partition_fetch_bytes=16 * MB
         )
         await self._consumer.start()
         self._consumer.assign([self._partition])
-        end = (await self._consumer.end_offsets([self._partition]))[self._partition]
-        if end:
-            self._consumer.seek(self._partition, end - 1)  # compaction never removes the last record
-            await self._take((await self._consumer.getone()).value)
+        await self._consumer.seek_to_end(self._partition)
+        # Where to follow from is settled first: what is announced meanwhile comes twice, and nothing is missed.
+        await self._consumer.position(self._partition)
+        value = await newest(self._kafka, self._partition.topic)
+        if value is not None:
+            await self._take(value)
         self._following = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:

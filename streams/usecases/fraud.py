@@ -51,6 +51,22 @@ def amount_to_mean(columns: Columns) -> Column:
     return np.divide(columns["amount"], mean, out=np.ones_like(mean), where=mean != 0)
 
 
+def amount_log(columns: Columns) -> Column:
+    """Return log(1 + amount), a refund counting as 0."""
+    return np.log1p(np.maximum(columns["amount"], 0.0))
+
+
+def amount_to_mean_log(columns: Columns) -> Column:
+    """Return the logarithm of `amount_to_mean`, from a hundredth on."""
+    return np.log(np.maximum(columns["amount_to_mean"], 0.01))
+
+
+def amount_to_max(columns: Columns) -> Column:
+    """Return the amount as a share of the customer's largest in 30 days, 1 where that is 0 or less."""
+    largest = columns["customer_amount_max_30d"]
+    return np.divide(columns["amount"], largest, out=np.ones_like(largest), where=largest > 0)
+
+
 def amount_zscore(columns: Columns) -> Column:
     """Return how many of the customer's standard deviations the amount lies above the mean, 0 without spread."""
     spread = columns["customer_amount_std_30d"]
@@ -114,6 +130,9 @@ FRAUD = UseCase(
             Derived("is_night", is_night),
             Derived("amount_to_mean", amount_to_mean),
             Derived("amount_zscore", amount_zscore),
+            Derived("amount_log", amount_log),
+            Derived("amount_to_mean_log", amount_to_mean_log),
+            Derived("amount_to_max", amount_to_max),
         ),
     ),
     recipe="logistic",
