@@ -1,0 +1,63 @@
+"""Dead letters keep what came and say why it is there."""
+
+import pytest
+
+from schemas.codec import Poison
+from streams.runtime.dlq import ATTEMPT, ERROR, MESSAGE, SOURCE, dead_letter
+from streams.runtime.records import Header, Records
+
+POISON = Poison("invalid", "amount: not a number")
+
+
+def letter(headers: list[Header], key: bytes | None = b"k", value: bytes | None = b"v", poison: Poison = POISON):
+    """The dead letter of the middle one of three records."""
+    records = Records.of(
+        [b"before", key, b"after"], [b"x", value, b"y"], [10, 12, 15], [0] * 3, [[("a", b"0")], headers, []]
+    )
+    return dead_letter(records, 1, "fraud.transactions", 3, poison)
+
+
+def test_a_dead_letter_keeps_everything_and_says_why() -> None:
+    """Key, value and headers as they came, then reason, message, source and attempt."""
+    one = letter([("trace", b"\x00\xff"), ("trace", b"again"), ("none", None)], b"\xffkey", b"{\x00")
+    assert (one.key, one.value, one.reason) == (b"\xffkey", b"{\x00", "invalid")
+    assert one.headers == (
+        ("trace", b"\x00\xff"),
+        ("trace", b"again"),
+        ("none", None),
+        (ERROR, b"invalid"),
+        (MESSAGE, b"amount: not a number"),
+        (SOURCE, b"fraud.transactions/3/12"),
+        (ATTEMPT, b"1"),
+    )
+
+
+@pytest.mark.parametrize(("key", "value"), [(None, None), (None, b"v"), (b"k", None), (b"", b"")])
+def test_null_and_empty_are_kept_apart(key: bytes | None, value: bytes | None) -> None:
+    """A null stays null, an empty string stays empty."""
+    assert (letter([], key, value).key, letter([], key, value).value) == (key, value)
+
+
+def test_a_letter_sent_again_counts_its_attempts() -> None:
+    """A dead letter that was replayed and failed again has the new reason once, and one attempt more."""
+    first = letter([("trace", b"1")], poison=Poison("null", "the value is null"))
+    second = letter(list(first.headers))
+    assert second.headers == (
+        ("trace", b"1"),
+        (ERROR, b"invalid"),
+        (MESSAGE, b"amount: not a number"),
+        (SOURCE, b"fraud.transactions/3/12"),
+        (ATTEMPT, b"2"),
+    )
+
+
+@pytest.mark.parametrize("value", [b"abc", b"", None, b"-3", b"9" * 5000, b"\xff", "٣".encode()])
+def test_an_attempt_that_is_no_number_counts_as_none(value: bytes | None) -> None:
+    """Anyone can write the header: nonsense in it does not stop the burial."""
+    assert letter([(ATTEMPT, value)]).headers[-1] == (ATTEMPT, b"1")
+
+
+def test_a_long_message_is_cut() -> None:
+    """The message never outgrows the record."""
+    message = dict(letter([], poison=Poison("invalid", "é" * 5000)).headers)[MESSAGE]
+    assert message == ("é" * 1000).encode()
