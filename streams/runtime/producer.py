@@ -4,6 +4,7 @@ import logging
 import signal
 import threading
 from collections import deque
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,6 +19,14 @@ IN_FLIGHT = 20_000
 Headers = list[tuple[str, bytes]]
 
 
+class _Client(KafkaProducer):
+    """A producer that is silent when it is forgotten after an error."""
+
+    def __del__(self) -> None:
+        with suppress(KafkaError):
+            super().__del__()
+
+
 class Producer:
     """Sends records in order, each acknowledged by all replicas; as a context manager it flushes at the end.
 
@@ -30,11 +39,12 @@ class Producer:
         # What matters of the client's own warnings is in the errors raised here.
         logging.getLogger("kafka").setLevel(logging.CRITICAL)
         try:
-            self._producer = KafkaProducer(
+            self._producer = _Client(
                 bootstrap_servers=kafka,
                 bootstrap_timeout_ms=REACH_MS,
                 linger_ms=linger_ms,
                 batch_size=1 << 18,
+                max_block_ms=REACH_MS,
                 delivery_timeout_ms=30_000,
                 request_timeout_ms=15_000,
             )
@@ -52,7 +62,8 @@ class Producer:
         """Send a record to `partition`, or to the partition that Kafka's own hash of the key says."""
         try:
             self._waiting.append(self._producer.send(topic, value=value, key=key, headers=headers, partition=partition))
-            if len(self._waiting) > IN_FLIGHT:
+            # A failure is told at the next record, not at the end.
+            while self._waiting and (self._waiting[0].is_done or len(self._waiting) > IN_FLIGHT):
                 self._waiting.popleft().get()
         except (KafkaError, OSError) as error:
             raise self._unavailable(error) from None
@@ -76,7 +87,8 @@ class Producer:
             if kind is None:
                 self.flush()
         finally:
-            self._producer.close(timeout=0 if kind else None)
+            with suppress(KafkaError):  # of what is given up after an error
+                self._producer.close(timeout=0)
 
     def _unavailable(self, error: Exception) -> KafkaUnavailable:
         why = (str(error) or type(error).__name__).splitlines()[0]
