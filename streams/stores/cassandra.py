@@ -1,7 +1,6 @@
 """The history in Cassandra: how scores and labels become rows, and rows scores and labels."""
 
 import asyncio
-import re
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -15,14 +14,12 @@ from streams.stores.history import (
     EntityScore,
     OnRetry,
     Scored,
-    StoreUnreachable,
     label_written_at,
     newest,
     score_written_at,
 )
 
 IDS_PER_READ = 64
-KEYSPACE = re.compile(r"[a-zA-Z]\w{0,47}", re.ASCII)
 
 DATE_ZERO = 2**31
 """The epoch as a CQL date, bound as a number."""
@@ -46,8 +43,6 @@ class CassandraHistory:
 
         Raises StoreUnreachable.
         """
-        if not KEYSPACE.fullmatch(self._keyspace):
-            raise StoreUnreachable(f"Cassandra: '{self._keyspace}' cannot be the name of a keyspace")
         await asyncio.to_thread(self._connect)
 
     def _connect(self) -> None:

@@ -217,12 +217,8 @@ def test_a_schema_of_another_make_is_one_line(cassandra: str) -> None:
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    ("address", "keyspace", "names"),
-    [("127.0.0.1:1", "contract", "127.0.0.1:1"), ("127.0.0.1:1", "no-keyspace", "no-keyspace")],
-)
-def test_a_store_out_of_reach_is_one_line(address: str, keyspace: str, names: str) -> None:
-    """Connecting to nothing, or to a keyspace that cannot be, says which in one line."""
-    with pytest.raises(StoreUnreachable, match=names) as raised:
-        asyncio.run(CassandraHistory(address, keyspace, "fraud").start())
+def test_a_store_out_of_reach_is_one_line() -> None:
+    """Connecting to nothing says where nothing was, in one line."""
+    with pytest.raises(StoreUnreachable, match=r"127\.0\.0\.1:1: ") as raised:
+        asyncio.run(CassandraHistory("127.0.0.1:1", "contract", "fraud").start())
     assert "\n" not in str(raised.value)
