@@ -41,7 +41,10 @@ def table(figures: Mapping[str, Any]) -> str:
     lines = []
     for name, value in figures.items():
         if name == "latency_ms" and value is not None:
-            tail = f"{value['samples']:,} events at {value['rate_events_per_second']:,.0f}/s"
+            tail = (
+                f"{value['samples']:,} events at {value['rate_events_per_second']:,.0f}/s, "
+                f"machine {value['machine_cpu_share']:.0%} busy"
+            )
             shown = "  ".join(f"{p} {value[p]:.1f}" for p in ("p50", "p99", "p999"))
             lines.append(f"{name:<36} {shown}   ({tail})")
         elif isinstance(value, int | float):
