@@ -8,8 +8,9 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
+from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from streams.agents.deadletters import DeadLetters
@@ -27,6 +28,7 @@ from streams.usecases import UseCase
 log = logging.getLogger(__name__)
 
 TELL_SECONDS = 10.0  # between two lines about a store that is away
+SHOW_SECONDS = 1.0
 
 
 class HistoryWorker:
@@ -51,8 +53,8 @@ class HistoryWorker:
         history = HistoryAgent(self._store, dead_letters, metrics, settings.max_ahead_ms)
         join = JoinAgent(usecase, settings, self._store, sender, self._offsets, dead_letters, metrics)
         self._lanes = {
-            topics.scores.name: Lanes(self.app, history.work, metrics),
-            topics.labels.name: Lanes(self.app, join.work, metrics),
+            topics.scores.name: Lanes(self.app, history.work),
+            topics.labels.name: Lanes(self.app, join.work),
         }
         for topic, name in (topics.scores, "history"), (topics.labels, "join"):
             self.app.on_batch(topic.name, name=name)(self._lanes[topic.name].put)
@@ -71,10 +73,15 @@ class HistoryWorker:
             for topic in self._topics:
                 await self._sender.partitions(topic.name)
             stack.push_async_callback(self._give_up)
+            showing = asyncio.create_task(self._show_lag())
+            stack.callback(showing.cancel)
             yield
 
     async def _positions(self, partitions: set[TP]) -> Mapping[TP, int]:
-        return await self._offsets.committed(partitions)
+        committed = await self._offsets.committed(partitions)
+        for tp, offset in committed.items():
+            self._lanes[tp.topic].done[tp] = offset
+        return committed
 
     async def _assigned(self, partitions: set[TP]) -> None:
         self.app.resume(partitions)
@@ -85,6 +92,21 @@ class HistoryWorker:
 
     async def _give_up(self) -> None:
         await asyncio.gather(*(lanes.give_up() for lanes in self._lanes.values()))
+
+    async def _show_lag(self) -> None:
+        """Show what is not kept yet, also while nothing moves, until cancelled."""
+        while True:
+            await asyncio.sleep(SHOW_SECONDS)
+            with suppress(KafkaError):  # the next round asks again
+                ends = {
+                    tp: end
+                    for topic in (self._topics.scores, self._topics.labels)
+                    for tp, end in (await self._offsets.ends(topic.name, topic.partitions)).items()
+                }
+                self._metrics.lag.clear()  # of partitions that others have now
+                for lanes in self._lanes.values():
+                    for tp, done in lanes.done.items():
+                        self._metrics.lag.labels(tp.topic, str(tp.partition)).set(max(ends[tp] - max(done, 0), 0))
 
     def _on_retry(self, error: Exception) -> None:
         self._metrics.store_retries.labels("cassandra").inc()

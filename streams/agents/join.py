@@ -32,6 +32,7 @@ from streams.stores.history import HistoryStore
 from streams.usecases import UseCase
 
 STAGE = "join"
+LABELS_AT_ONCE = 1000  # what a crash or a handover may bring a second time
 FIRST_LOOK_AGAIN, LONGEST_LOOK_AGAIN = 0.02, 1.0  # seconds
 
 
@@ -71,13 +72,14 @@ class JoinAgent:
         pause = FIRST_LOOK_AGAIN
         while waiting:
             over = await patience.over()  # asked before looking: what was written by then will be seen
-            scores |= await self._store.scores(_missing(waiting, scores))
-            ready = waiting if over else _leading(waiting, scores)
+            run = waiting[:LABELS_AT_ONCE]
+            scores |= await self._store.scores(_missing(run, scores))
+            ready = run if over else _leading(run, scores)
             if ready:
                 await self._emit(batch, ready, scores)
                 waiting = waiting[len(ready) :]
                 yield waiting[0].offset if waiting else batch.next_offset
-            if waiting:
+            if len(ready) < len(run):
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_LOOK_AGAIN)
         self._metrics.batches.labels(STAGE).inc()

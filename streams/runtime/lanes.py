@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Callable
 
 from faust.types import TP
 
-from streams.metrics import Metrics
 from streams.runtime.batches import Batch, BatchApp
 
 WAITING = 1  # batches beside the one being worked on
@@ -25,12 +24,15 @@ Work = Callable[[Batch], AsyncIterator[int]]
 
 
 class Lanes:
-    """Calls `work` for the batches of one topic, in the order of each partition; `put` is the agent's handler."""
+    """Calls `work` for the batches of one topic, in the order of each partition; `put` is the agent's handler.
 
-    def __init__(self, app: BatchApp, work: Work, metrics: Metrics) -> None:
+    `done` has the next offset of each partition in this worker's hands.
+    """
+
+    def __init__(self, app: BatchApp, work: Work) -> None:
+        self.done: dict[TP, int] = {}
         self._app = app
         self._work = work
-        self._metrics = metrics
         self._waiting: dict[TP, deque[Batch]] = defaultdict(deque)
         self._tasks: dict[TP, asyncio.Task[None]] = {}
         self._failed = False
@@ -53,6 +55,7 @@ class Lanes:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        self.done.clear()
 
     async def _run(self, tp: TP) -> None:
         try:
@@ -60,15 +63,10 @@ class Lanes:
                 batch = self._waiting[tp].popleft()
                 self._app.resume([tp])
                 async for next_offset in self._work(batch):
-                    await self._commit(tp, next_offset)
+                    await self._app.commit_positions({tp: next_offset})
+                    self.done[tp] = next_offset
         except Exception as error:
             self._failed = True  # a later batch must not be committed past this one
             await self._app.crash(error)
         finally:
             del self._tasks[tp]
-
-    async def _commit(self, tp: TP, next_offset: int) -> None:
-        await self._app.commit_positions({tp: next_offset})
-        end = self._app.highwater(tp)
-        if end is not None:
-            self._metrics.lag.labels(tp.topic, str(tp.partition)).set(max(end - next_offset, 0))

@@ -297,6 +297,7 @@ def test_cassandra_may_be_away(world: World) -> None:
     world.send(*[score_message(score(i), i % PARTITIONS) for i in range(10, n)])
     world.send(*[label_message(label(i), i % PARTITIONS) for i in range(n)])
     assert within(PATIENCE, lambda: world.metric('headrace_store_retries_total{store="cassandra"}') > 0)
+    assert within(PATIENCE, lambda: world.metric('headrace_lag_records{partition="0",topic="fraud.labels"}') == n / 2)
     world.servers.cassandra.start()
     world.servers.cassandra.wait_healthy()
     assert within(PATIENCE, lambda: world.lag() == 0), world.said()
@@ -305,6 +306,7 @@ def test_cassandra_may_be_away(world: World) -> None:
     assert world.ask(lambda store: store.scores(list(scores))) == scores
     assert {one.event_id for one in examples(world)} == set(scores)
     assert world.records(TOPICS.dlq.name) == []
+    assert within(PATIENCE, lambda: world.metric("headrace_lag_records") == 0)
     assert world.processes[0].poll() is None
 
 

@@ -10,7 +10,6 @@ from faust.types import TP
 from schemas.codec import encode
 from schemas.events import Score
 from streams.agents.history import read_scores
-from streams.metrics import Metrics
 from streams.runtime import lanes as lanes_module
 from streams.runtime.batches import Batch
 from streams.runtime.lanes import Lanes
@@ -40,9 +39,6 @@ class App:
 
     def resume(self, partitions: list[TP]) -> None:
         self.paused -= {tp.partition for tp in partitions}
-
-    def highwater(self, tp: TP) -> int | None:
-        return 10
 
     async def crash(self, error: Exception) -> None:
         self.crashes.append(error)
@@ -76,7 +72,7 @@ def test_a_partition_is_in_order_and_holds_up_no_other() -> None:
 
     async def scenario() -> None:
         app, work = App(), Work()
-        lanes = Lanes(app, work, Metrics("test"))  # type: ignore[arg-type]
+        lanes = Lanes(app, work)  # type: ignore[arg-type]
         for one in batch(0, 0), batch(0, 1), batch(1, 0):
             await lanes.put(one)
         await until(lambda: len(work.begun) == 2)
@@ -88,7 +84,8 @@ def test_a_partition_is_in_order_and_holds_up_no_other() -> None:
         await until(lambda: (0, 1) in work.begun)
         assert app.committed == [(1, 1), (0, 1)]
         work.gate(0, 1).set()
-        await until(lambda: app.committed[-1] == (0, 2))
+        await until(lambda: lanes.done == {TP("topic", 0): 2, TP("topic", 1): 1})
+        assert app.committed[-1] == (0, 2)
 
     asyncio.run(scenario())
 
@@ -98,7 +95,7 @@ def test_a_partition_that_waits_is_paused() -> None:
 
     async def scenario() -> None:
         app, work = App(), Work()
-        lanes = Lanes(app, work, Metrics("test"))  # type: ignore[arg-type]
+        lanes = Lanes(app, work)  # type: ignore[arg-type]
         await lanes.put(batch(0, 0))
         await until(lambda: bool(work.begun))
         await lanes.put(batch(0, 1))
@@ -122,7 +119,7 @@ def test_what_fails_ends_the_worker_and_nothing_is_committed_past_it() -> None:
 
     async def scenario() -> None:
         app = App()
-        lanes = Lanes(app, work, Metrics("test"))  # type: ignore[arg-type]
+        lanes = Lanes(app, work)  # type: ignore[arg-type]
         await lanes.put(batch(0, 0))
         await lanes.put(batch(0, 1))
         await until(lambda: bool(app.crashes))
@@ -141,7 +138,7 @@ def test_giving_up_waits_for_the_batch_in_hand_only_so_long(monkeypatch: pytest.
 
     async def scenario() -> None:
         app, work = App(), Work()
-        lanes = Lanes(app, work, Metrics("test"))  # type: ignore[arg-type]
+        lanes = Lanes(app, work)  # type: ignore[arg-type]
         for first in range(3):
             await lanes.put(batch(0, first))
         await until(lambda: bool(work.begun))

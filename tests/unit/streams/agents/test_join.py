@@ -11,7 +11,7 @@ from faust.types import TP
 from schemas.codec import encode
 from schemas.events import Example, Label, Score
 from streams.agents.deadletters import DeadLetters
-from streams.agents.join import JoinAgent
+from streams.agents.join import LABELS_AT_ONCE, JoinAgent
 from streams.metrics import Metrics
 from streams.runtime.batches import Batch
 from streams.runtime.records import Header, Records, parse
@@ -172,5 +172,20 @@ def test_while_scores_are_still_being_written_no_label_is_unknown(found: bool) -
         await working
         assert world.outbox.examples == (["b"] if found else [])
         assert len(world.outbox.letters) == (0 if found else 1)
+
+    run(scenario())
+
+
+def test_a_large_batch_leaves_in_runs() -> None:
+    """Thousands of labels in one batch are joined and committed run by run, in order."""
+
+    async def scenario() -> None:
+        world = World()
+        ids = [f"e{i}" for i in range(2 * LABELS_AT_ONCE + 1)]
+        for event_id in ids:
+            await world.score(event_id)
+        await world.work(*ids)
+        assert world.outbox.examples == ids
+        assert world.yielded == [100 + LABELS_AT_ONCE, 100 + 2 * LABELS_AT_ONCE, 100 + len(ids)]
 
     run(scenario())
