@@ -9,13 +9,19 @@ BIN := .venv/bin
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: .venv/ready ## install everything into .venv (the other targets do it by themselves)
+setup: .venv/ready .venv/kernels ## install everything into .venv (the other targets do it by themselves)
 
 .venv/ready: requirements.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Headrace needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 …")'
 	@echo "setting up .venv (hash-checked packages)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.txt -r requirements-dev.txt
+	@touch $@
+
+# Compiled once and kept beside the source, so that no process compiles at its start.
+.venv/kernels: .venv/ready $(shell grep -ls '^@kernel' -r streams --include=*.py)
+	@echo "compiling kernels"
+	@$(BIN)/python -m streams.kernels
 	@touch $@
 
 demo: setup ## the whole fraud pipeline live on this machine (DURATION=60 ends it after 60 s)

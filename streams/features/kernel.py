@@ -6,10 +6,18 @@ in which records came nor a restart in between can change a bit of it. Reading s
 first, for all windows of a view.
 """
 
+import numba
 import numpy as np
 from numba import njit
+from numba.core import types
+from numpy.typing import NDArray
 
 from streams.features.spec import Aggregate, Over
+from streams.kernels import F64, F64_2D, I8, I64, INT, OUT_BYTES, OUT_F64, OUT_F64_2D, OUT_I64, kernel, many
+
+I64s = NDArray[np.int64]
+F64s = NDArray[np.float64]
+Rings = NDArray[np.void]
 
 EVENT_KIND, LABEL_KIND = int(Over.EVENTS), int(Over.LABELS)
 COUNT, SUM, MEAN = int(Aggregate.COUNT), int(Aggregate.SUM), int(Aggregate.MEAN)
@@ -18,6 +26,7 @@ SMALLEST_RING = 4
 
 ring_type = np.dtype([("base", "i8"), ("capacity", "i8"), ("first", "i8"), ("size", "i8")])
 """Where a ring lies: records base + first … base + first + size - 1 of a block of `capacity` at `base`."""
+RINGS = types.Array(numba.from_dtype(ring_type), 2, "C")
 
 
 @njit(cache=True, inline="always")
@@ -112,8 +121,24 @@ def _read(ring, times, values, time, own, windows, aggregates, feature_windows, 
             feature += 1
 
 
-@njit(cache=True)
-def fold(row, used, counters, slots, kinds, record_times, record_values, rings, times, values, dirty, views, out):
+@kernel(
+    many(INT, 2)(INT, INT, OUT_I64, I64, I8, I64, F64_2D, RINGS, OUT_I64, OUT_F64, OUT_BYTES, many(I64, 9), OUT_F64_2D)
+)
+def fold(
+    row: int,
+    used: int,
+    counters: I64s,
+    slots: I64s,
+    kinds: NDArray[np.int8],
+    record_times: I64s,
+    record_values: F64s,
+    rings: Rings,
+    times: I64s,
+    values: F64s,
+    dirty: NDArray[np.uint8],
+    views: tuple[I64s, ...],
+    out: F64s,
+) -> tuple[int, int]:
     """Fold records `row` … in order and read the features of each event; return (next row, used).
 
     Stops early when the arena is full: the caller makes it larger and calls again from the row returned.
@@ -168,8 +193,8 @@ def fold(row, used, counters, slots, kinds, record_times, record_values, rings, 
     return row, used
 
 
-@njit(cache=True)
-def compact(rings, old_times, old_values, times, values):
+@kernel(INT(RINGS, I64, F64, OUT_I64, OUT_F64))
+def compact(rings: Rings, old_times: I64s, old_values: F64s, times: I64s, values: F64s) -> int:
     """Copy every ring into a new arena, at the smallest block that leaves it room to grow; return what is used."""
     used = 0
     for slot in range(rings.shape[0]):
@@ -189,8 +214,8 @@ def compact(rings, old_times, old_values, times, values):
     return used
 
 
-@njit(cache=True)
-def compacted_size(rings):
+@kernel(INT(RINGS))
+def compacted_size(rings: Rings) -> int:
     """Return how many records `compact` will use."""
     used = 0
     for slot in range(rings.shape[0]):

@@ -9,8 +9,14 @@ The same state has the same bytes, always: states are compared as bytes.
 
 import numpy as np
 from numba import njit
+from numba.core import types
+from numpy.typing import NDArray
+
+from streams.features.kernel import RINGS, F64s, I64s, Rings
+from streams.kernels import BYTES, F64, I64, INT, OUT_BYTES, OUT_F64, OUT_I64, VOID, kernel, many
 
 HEADER = 16
+WORDS = types.Array(types.uint64, 1, "C", readonly=True)
 LONGEST_KEEP = (1 << 32) - 1  # ms: ages are 32 bits wide
 
 OK, OTHER_FEATURES, CORRUPT = 0, 1, 2
@@ -21,7 +27,7 @@ def _padded(size):
     return (size + 7) & ~7
 
 
-@njit(cache=True)
+@kernel(INT(F64))
 def _width(values):
     """Return the narrowest width in bytes that holds every value exactly."""
     width = 1
@@ -33,7 +39,7 @@ def _width(values):
     return width
 
 
-@njit(cache=True)
+@kernel(types.uint64(WORDS))
 def _checksum(words):
     """FNV-1a over 64-bit words."""
     digest = np.uint64(14695981039346656037)
@@ -42,8 +48,8 @@ def _checksum(words):
     return digest
 
 
-@njit(cache=True)
-def sizes(slots, rings, values):
+@kernel(OUT_I64(I64, RINGS, F64))
+def sizes(slots: I64s, rings: Rings, values: F64s) -> I64s:
     """Return where each entity's bytes end when packed one after the other, int64[n]."""
     ends = np.empty(slots.size, np.int64)
     end = 0
@@ -61,8 +67,10 @@ def sizes(slots, rings, values):
     return ends
 
 
-@njit(cache=True)
-def pack(slots, ends, fingerprint, rings, times, values, buffer):
+@kernel(VOID(I64, OUT_I64, types.uint64, RINGS, I64, F64, OUT_BYTES))
+def pack(
+    slots: I64s, ends: I64s, fingerprint: np.uint64, rings: Rings, times: I64s, values: F64s, buffer: NDArray[np.uint8]
+) -> None:
     """Write the entities into `buffer` uint8[ends[-1]], which is zeroed."""
     for i in range(slots.size):
         begin = ends[i - 1] if i > 0 else 0
@@ -101,8 +109,8 @@ def pack(slots, ends, fingerprint, rings, times, values, buffer):
         header[1] = _checksum(buffer[begin + HEADER : ends[i]].view(np.uint64)) ^ fingerprint
 
 
-@njit(cache=True)
-def verify(state, fingerprint, views):
+@kernel(many(INT, 2)(BYTES, types.uint64, INT))
+def verify(state: NDArray[np.uint8], fingerprint: np.uint64, views: int) -> tuple[int, int]:
     """Return whether `state` uint8[n] can be loaded, and how many records it holds: (OK | …, records)."""
     if state.size < HEADER + 8 * views or state.size % 8:
         return CORRUPT, 0
@@ -116,7 +124,7 @@ def verify(state, fingerprint, views):
         if at + 8 > state.size:
             return CORRUPT, 0
         words = state[at : at + 8].view(np.uint32)
-        size, width = np.int64(words[0]), np.int64(words[1])
+        size, width = int(words[0]), int(words[1])
         at += 8
         if size > 0:
             at += 8 + _padded(4 * size) + _padded(width * size)
@@ -124,13 +132,13 @@ def verify(state, fingerprint, views):
     return (OK if at == state.size else CORRUPT), records
 
 
-@njit(cache=True)
-def unpack(state, slot, used, rings, times, values):
+@kernel(INT(BYTES, INT, INT, RINGS, OUT_I64, OUT_F64))
+def unpack(state: NDArray[np.uint8], slot: int, used: int, rings: Rings, times: I64s, values: F64s) -> int:
     """Load a verified state into `slot`'s rings from `used` on, each with room to grow; return what is used."""
     at = HEADER
     for view in range(rings.shape[1]):
         words = state[at : at + 8].view(np.uint32)
-        size, width = np.int64(words[0]), words[1]
+        size, width = int(words[0]), int(words[1])
         at += 8
         ring = rings[slot, view]
         ring["first"], ring["size"] = 0, size

@@ -62,6 +62,7 @@ class EntityTable:
         """
         out = np.zeros((len(keys), len(self.stage.names)), np.float64)
         slots = self._slots_of(keys)
+        kinds, times, values = map(np.ascontiguousarray, (kinds, times, values))
         counters = np.zeros(1, np.int64)
         row = 0
         while True:

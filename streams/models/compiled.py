@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from river import compose, linear_model, optim, preprocessing
 
+from streams.kernels import F64, F64_2D, FLOAT, OUT_F64, VOID, kernel
 from streams.models.recipes import Model
 
 Scorer = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -57,8 +57,15 @@ def _column(values: Mapping[str, float], names: tuple[str, ...]) -> NDArray[np.f
     return np.array([values.get(name, 0.0) for name in names], np.float64)
 
 
-@njit(cache=True)
-def _probabilities(rows, means, deviations, weights, intercept, out):  # type: ignore[no-untyped-def]
+@kernel(VOID(F64_2D, F64, F64, F64, FLOAT, OUT_F64))
+def _probabilities(
+    rows: NDArray[np.float64],
+    means: NDArray[np.float64],
+    deviations: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    intercept: float,
+    out: NDArray[np.float64],
+) -> None:
     """Write each row's probability into `out`; a row's score does not depend on the batch it is in."""
     for i in range(rows.shape[0]):
         # The scale is not folded into the weights: mean * weight would cancel digits that the equality needs.

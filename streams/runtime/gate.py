@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from streams.features.vector import merge_order
+from streams.kernels import I64, OUT_FLAGS, OUT_I64, VOID, kernel
 from streams.runtime.hop import END_OF_WATERMARKS, SOURCE_TOPICS, WATERMARK, HopRows
 
 NEVER, ENDED = -1, np.iinfo(np.int64).max
@@ -140,8 +140,8 @@ class Gate:
         return held.take(going[merge_order(times[going], held.kinds[going], ids)])
 
 
-@njit(cache=True)
-def _accept(sources, offsets, seen):  # type: ignore[no-untyped-def]
+@kernel(OUT_FLAGS(I64, I64, OUT_I64))
+def _accept(sources: NDArray[np.int64], offsets: NDArray[np.int64], seen: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return which rows are new, and raise `seen` to them."""
     fresh = np.empty(sources.size, np.bool_)
     for i in range(sources.size):
@@ -151,14 +151,16 @@ def _accept(sources, offsets, seen):  # type: ignore[no-untyped-def]
     return fresh
 
 
-@njit(cache=True)
-def _raise_marks(sources, offsets, marks):  # type: ignore[no-untyped-def]
+@kernel(VOID(I64, I64, OUT_I64))
+def _raise_marks(sources: NDArray[np.int64], offsets: NDArray[np.int64], marks: NDArray[np.int64]) -> None:
     for i in range(sources.size):
         marks[sources[i]] = max(marks[sources[i]], offsets[i])
 
 
-@njit(cache=True)
-def _running_latest(sources, times, latest):  # type: ignore[no-untyped-def]
+@kernel(OUT_I64(I64, I64, OUT_I64))
+def _running_latest(
+    sources: NDArray[np.int64], times: NDArray[np.int64], latest: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """Return per row the latest time of its source so far: a late row goes when its source's order allows."""
     out = np.empty(sources.size, np.int64)
     for i in range(sources.size):

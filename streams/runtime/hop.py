@@ -10,10 +10,10 @@ from dataclasses import dataclass, fields, replace
 from itertools import chain, pairwise
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from streams.features.spec import FeatureSet, Over
+from streams.kernels import BYTES, I64, INT, OUT_BYTES_2D, kernel
 from streams.runtime.records import Records, Spans
 
 EVENT, LABEL, WATERMARK = int(Over.EVENTS), int(Over.LABELS), 2
@@ -113,9 +113,9 @@ class HopFormat:
             kinds=head["kind"].astype(np.int8),
             source_topics=head["source_topic"].astype(np.int64),
             source_partitions=head["source_partition"].astype(np.int64),
-            source_offsets=head["source_offset"],
-            times=head["time"],
-            received=head["received"],
+            source_offsets=head["source_offset"].copy(),  # kernels take dense columns
+            times=head["time"].copy(),
+            received=head["received"].copy(),
             numbers=head["numbers"],
             positions=records.offsets[fitting],
             texts=_cut(records.buffer, starts[fitting] + width, head["sizes"]),
@@ -164,8 +164,8 @@ class HopFormat:
         )
 
 
-@njit(cache=True)
-def _gather(buffer, starts, width):  # type: ignore[no-untyped-def]
+@kernel(OUT_BYTES_2D(BYTES, I64, INT))
+def _gather(buffer: NDArray[np.uint8], starts: NDArray[np.int64], width: int) -> NDArray[np.uint8]:
     """Return buffer[start : start + width] of each start, uint8[n, width]."""
     out = np.empty((starts.size, width), np.uint8)
     for i in range(starts.size):

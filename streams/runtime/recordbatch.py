@@ -6,17 +6,16 @@ The layout is Kafka's `DefaultRecordBatch`: a header of 61 bytes, then records o
     last offset delta i32 | first timestamp i64 | max timestamp i64 | producer id i64 |
     producer epoch i16 | base sequence i32 | number of records i32
 
-The kernels are compiled when this module is first imported and cached beside it. They answer with a
-status instead of raising; `records.py` turns that into an error.
+The kernels answer with a status instead of raising; `records.py` turns that into an error.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
-import numba
 import numpy as np
 from numba.core import types
 from numpy.typing import NDArray
+
+from streams.kernels import BYTES, FLAG, INT, OUT_BYTES, OUT_I32, OUT_I64, VOID, kernel, many
+from streams.kernels import I32 as I32_IN
+from streams.kernels import I64 as I64_IN
 
 OVERHEAD = 12  # base offset and length, which `length` itself does not count
 HEADER = 61
@@ -37,22 +36,6 @@ U8 = NDArray[np.uint8]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 
-# Signatures take read-only arrays, which writable ones convert to: a fetched `bytes` is used in place.
-_bytes = types.Array(types.uint8, 1, "C", readonly=True)
-_i32 = types.Array(types.int32, 1, "C", readonly=True)
-_i64 = types.Array(types.int64, 1, "C", readonly=True)
-_out_bytes, _out_i32, _out_i64 = types.uint8[::1], types.int32[::1], types.int64[::1]
-_int, _flag = types.int64, types.boolean
-_tuple_of: Any = types.UniTuple
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _kernel(signature: Any) -> Callable[[F], F]:
-    """Compile ahead for one signature; the start of a worker must not wait for the first event's types."""
-    compiled: Callable[[F], F] = numba.njit(signature, cache=True, nogil=True, error_model="numpy")
-    return compiled
-
 
 def _crc_tables() -> NDArray[np.uint32]:
     """The eight tables of slicing-by-8 for the Castagnoli polynomial (RFC 3720, appendix B.4)."""
@@ -70,7 +53,7 @@ def _crc_tables() -> NDArray[np.uint32]:
 _T = _crc_tables()
 
 
-@_kernel(types.uint32(_bytes, types.uint64))
+@kernel(types.uint32(BYTES, types.uint64))
 def _little_endian_4(buffer: U8, at: np.uint64) -> np.uint32:
     """Four bytes at `at`; an unsigned index spares Numba the check for a negative one."""
     return (
@@ -81,7 +64,7 @@ def _little_endian_4(buffer: U8, at: np.uint64) -> np.uint32:
     )
 
 
-@_kernel(types.uint32(_bytes, types.uint64, types.uint64))
+@kernel(types.uint32(BYTES, types.uint64, types.uint64))
 def crc32c(buffer: U8, start: int, end: int) -> int:
     """CRC-32C of `buffer[start:end]`."""
     crc, low = np.uint32(0xFFFFFFFF), np.uint32(0xFF)
@@ -105,7 +88,7 @@ def crc32c(buffer: U8, start: int, end: int) -> int:
     return int(crc ^ np.uint32(0xFFFFFFFF))
 
 
-@_kernel(_int(_bytes, _int, _int))
+@kernel(INT(BYTES, INT, INT))
 def big_endian(buffer: U8, at: int, size: int) -> int:
     """The signed integer of `size` bytes at `at`."""
     value = int(np.int8(buffer[at]))
@@ -114,14 +97,14 @@ def big_endian(buffer: U8, at: int, size: int) -> int:
     return value
 
 
-@_kernel(types.void(_out_bytes, _int, _int, _int))
+@kernel(VOID(OUT_BYTES, INT, INT, INT))
 def put_big_endian(out: U8, at: int, size: int, value: int) -> None:
     """Write `value` as a signed integer of `size` bytes at `at`."""
     for i in range(size):
         out[at + i] = np.uint8((value >> (8 * (size - 1 - i))) & 0xFF)
 
 
-@_kernel(_tuple_of(_int, 2)(_bytes, _int, _int))
+@kernel(many(INT, 2)(BYTES, INT, INT))
 def varint(buffer: U8, at: int, end: int) -> tuple[int, int]:
     """The zigzag varint at `at` and where it ends; -1 for the end if it is cut off or over-long."""
     raw = np.uint64(0)
@@ -136,7 +119,7 @@ def varint(buffer: U8, at: int, end: int) -> tuple[int, int]:
     return 0, -1
 
 
-@_kernel(_int(_out_bytes, _int, _int))
+@kernel(INT(OUT_BYTES, INT, INT))
 def put_varint(out: U8, at: int, value: int) -> int:
     """Write a zigzag varint at `at`; the answer is where it ends."""
     raw = np.uint64((value << 1) ^ (value >> 63))
@@ -148,7 +131,7 @@ def put_varint(out: U8, at: int, value: int) -> int:
     return at + 1
 
 
-@_kernel(_tuple_of(_int, 5)(_bytes, _int, _flag))
+@kernel(many(INT, 5)(BYTES, INT, FLAG))
 def scan(buffer: U8, first_offset: int, check_crc: bool) -> tuple[int, int, int, int, int]:
     """Walk the whole batches of a fetch response.
 
@@ -182,11 +165,7 @@ def scan(buffer: U8, first_offset: int, check_crc: bool) -> tuple[int, int, int,
     return OK, at, count, next_offset, compressed
 
 
-@_kernel(
-    _tuple_of(_int, 2)(
-        _bytes, _int, _int, _out_i64, _out_i64, _out_i64, _out_i32, _out_i64, _out_i32, _out_i64, _out_i32
-    )
-)
+@kernel(many(INT, 2)(BYTES, INT, INT, OUT_I64, OUT_I64, OUT_I64, OUT_I32, OUT_I64, OUT_I32, OUT_I64, OUT_I32))
 def index(  # noqa: PLR0911 (a kernel takes its columns one by one, and cannot raise)
     buffer: U8,
     end: int,
@@ -248,13 +227,13 @@ def index(  # noqa: PLR0911 (a kernel takes its columns one by one, and cannot r
     return OK, n
 
 
-@_kernel(types.void(_out_bytes, types.uint64, _bytes, types.uint64, _int))
+@kernel(VOID(OUT_BYTES, types.uint64, BYTES, types.uint64, INT))
 def _copy(out: U8, at: int, source: U8, start: int, size: int) -> None:
     for i in range(np.uint64(max(size, 0))):
         out[at + i] = source[start + i]
 
 
-@_kernel(_int(_int))
+@kernel(INT(INT))
 def varint_size(value: int) -> int:
     """How many bytes `put_varint` needs for `value`."""
     raw = np.uint64((value << 1) ^ (value >> 63))
@@ -265,7 +244,7 @@ def varint_size(value: int) -> int:
     return size
 
 
-@_kernel(types.void(_out_bytes, _int, _int, _int, _int))
+@kernel(VOID(OUT_BYTES, INT, INT, INT, INT))
 def _put_header(out: U8, end: int, count: int, first_time: int, max_time: int) -> None:
     put_big_endian(out, 0, 8, 0)  # the broker assigns the offsets
     put_big_endian(out, 8, 4, end - OVERHEAD)
@@ -282,7 +261,7 @@ def _put_header(out: U8, end: int, count: int, first_time: int, max_time: int) -
     put_big_endian(out, CRC_AT, 4, int(crc32c(out, ATTRIBUTES_AT, end)))
 
 
-@_kernel(_tuple_of(_int, 2)(_i32, _i32, _i64, _int, _int))
+@kernel(many(INT, 2)(I32_IN, I32_IN, I64_IN, INT, INT))
 def plan(key_size: I32, value_size: I32, rows: I64, first: int, max_bytes: int) -> tuple[int, int]:
     """How far `rows[first:]` goes into one batch of `max_bytes`, but at least one row, and a size that
     surely holds it."""
@@ -297,7 +276,7 @@ def plan(key_size: I32, value_size: I32, rows: I64, first: int, max_bytes: int) 
     return i, size
 
 
-@_kernel(_int(_bytes, _i64, _i32, _bytes, _i64, _i32, _i64, _i64, _out_bytes))
+@kernel(INT(BYTES, I64_IN, I32_IN, BYTES, I64_IN, I32_IN, I64_IN, I64_IN, OUT_BYTES))
 def write(
     keys: U8,
     key_start: I64,
@@ -334,7 +313,7 @@ def write(
     return at
 
 
-@_kernel(types.int32[::1](_bytes, _i64, _i32, _int))
+@kernel(OUT_I32(BYTES, I64_IN, I32_IN, INT))
 def murmur2_partitions(keys: U8, key_start: I64, key_size: I32, partitions: int) -> I32:
     """The partition of each key as Kafka's default partitioner has it; a null key goes by its row."""
     m = np.uint32(0x5BD1E995)
@@ -363,7 +342,7 @@ def murmur2_partitions(keys: U8, key_start: I64, key_size: I32, partitions: int)
     return answer
 
 
-@_kernel(_tuple_of(types.int64[::1], 2)(_i32, _int))
+@kernel(many(OUT_I64, 2)(I32_IN, INT))
 def group(partitions: I32, n: int) -> tuple[I64, I64]:
     """Rows in the order of their partition, order kept within each, and where each partition ends."""
     ends = np.zeros(n + 1, np.int64)
