@@ -277,6 +277,29 @@ def test_a_gate_that_waits_in_vain_gives_up() -> None:
     run(scenario)
 
 
+def test_held_rows_survive_a_crash() -> None:
+    """A checkpoint while rows wait for a watermark: the next owner reads those rows again, and folds the rest once."""
+
+    async def scenario() -> None:
+        world = await started([])
+        world.promise_events(START)
+        for payment in PAYMENTS[:6]:
+            world.event(payment.fields)
+        world.promise_events(PAYMENTS[4].time)
+        world.event(PAYMENTS[6].fields)
+        world.hop(0, HOPS.watermark(PAYMENTS[4].time, FROM_LABELS, 0, 0))
+        await world.finish()
+        assert sorted(scores(world)) == ["e0", "e1", "e2", "e3"]
+        await world.crash(TERMINAL)
+        world.promise_events(None)
+        world.hop(0, HOPS.watermark(None, FROM_LABELS, 0, 1))
+        await world.finish()
+        await check(world, PAYMENTS[:7])
+        assert len(world.broker.all(world.topics.scores.name)) == 7
+
+    run(scenario)
+
+
 def test_a_partition_given_up_meanwhile_is_left_alone() -> None:
     """A worker that waited to give up on watermarks does not fold for a partition it no longer owns."""
 
@@ -379,17 +402,20 @@ class Producers:
                 world.hop(world.place(payment.terminal.encode()), rows)
 
 
-small = st.integers(0, 5)
+small, size = st.integers(0, 5), st.sampled_from([1, 3, 50])
+stage_numbers = st.sampled_from(STAGES)
 actions = st.one_of(
-    st.tuples(st.just("work"), st.sampled_from(STAGES), small, small),
-    st.tuples(st.just("join"), small, small, small),
-    st.tuples(st.just("crash"), st.sampled_from(STAGES), small, small),
-    st.tuples(st.just("checkpoint"), st.sampled_from(STAGES), small, small),
+    st.tuples(st.just("work"), stage_numbers, small, size),
+    st.tuples(st.just("pass"), stage_numbers, small, size),
+    st.tuples(st.just("acknowledge"), stage_numbers, small, small),
+    st.tuples(st.just("join"), small, size, small),
+    st.tuples(st.just("checkpoint"), stage_numbers, small, small),
+    st.tuples(st.just("crash"), stage_numbers, small, small),
 )
 
 
 @settings(deadline=None, max_examples=150)
-@given(histories(), st.integers(1, 3), st.integers(1, 6), st.lists(actions, max_size=25))
+@given(histories(), st.integers(1, 3), st.integers(1, 6), st.lists(actions, max_size=40))
 def test_whatever_happens_the_result_is_the_backtests(
     payments: list[Payment], partitions: int, mark_every: int, script: list[tuple[str, int, int, int]]
 ) -> None:
@@ -404,7 +430,13 @@ def test_whatever_happens_the_result_is_the_backtests(
         for what, a, b, c in script:
             match what:
                 case "work":
-                    await world.step(a, b % partitions, 1 + c)
+                    await world.step(a, b % partitions, c)
+                case "pass":
+                    for partition in range(partitions):
+                        await world.step(a, partition, c)
+                    world.senders[a].deliver()
+                case "acknowledge":
+                    world.senders[a].deliver(b)
                 case "join":
                     producers.join(a % partitions, b, again=c)
                 case "crash":
