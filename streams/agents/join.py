@@ -25,7 +25,7 @@ from streams.agents.joiner import Arrival, Joiner, Messages, read_labels
 from streams.metrics import Metrics
 from streams.runtime.batches import Batch
 from streams.runtime.offsets import GroupOffsets
-from streams.runtime.records import Spans, build, by_partition, partition_of
+from streams.runtime.records import Spans, by_partition, partition_of
 from streams.runtime.sender import Sender
 from streams.settings import Settings
 from streams.stores.history import HistoryStore
@@ -104,8 +104,7 @@ class JoinAgent:
     def _send(self, topic: Topic, messages: Messages, now: int) -> None:
         times = np.full(len(messages.partitions), now, np.int64)
         for partition, rows in by_partition(messages.partitions, topic.partitions):
-            for batch in build(messages.keys, messages.values, times, rows):
-                self._sender.send_batch(topic.name, partition, batch)
+            self._sender.send_records(topic.name, partition, messages.keys, messages.values, times, rows)
 
 
 class Patience:

@@ -17,7 +17,7 @@ from streams.runtime.batches import Batch
 from streams.runtime.checkpoint import OwnedPartition
 from streams.runtime.dlq import dead_letter
 from streams.runtime.hop import EVENT, WATERMARK, HopFormat, HopRows
-from streams.runtime.records import Spans, build, by_partition, partition_of
+from streams.runtime.records import Spans, by_partition, partition_of
 from streams.runtime.sender import Sender
 from streams.stores.state import StateStore
 from streams.usecases import UseCase
@@ -181,5 +181,4 @@ class StageAgent:
         timestamps: NDArray[np.int64],
         picked: NDArray[np.int64] | None,
     ) -> None:
-        for batch in build(keys, values, timestamps, picked):
-            self._sender.send_batch(topic, partition, batch)
+        self._sender.send_records(topic, partition, keys, values, timestamps, picked)

@@ -245,7 +245,8 @@ def varint_size(value: int) -> int:
 
 
 @kernel(VOID(OUT_BYTES, INT, INT, INT, INT))
-def _put_header(out: U8, end: int, count: int, first_time: int, max_time: int) -> None:
+def finish(out: U8, end: int, count: int, first_time: int, max_time: int) -> None:
+    """Write the header of a batch whose records end at `end`; times in ms."""
     put_big_endian(out, 0, 8, 0)  # the broker assigns the offsets
     put_big_endian(out, 8, 4, end - OVERHEAD)
     put_big_endian(out, 12, 4, -1)  # leader epoch: unknown
@@ -276,7 +277,7 @@ def plan(key_size: I32, value_size: I32, rows: I64, first: int, max_bytes: int) 
     return i, size
 
 
-@kernel(INT(BYTES, I64_IN, I32_IN, BYTES, I64_IN, I32_IN, I64_IN, I64_IN, OUT_BYTES))
+@kernel(many(INT, 2)(BYTES, I64_IN, I32_IN, BYTES, I64_IN, I32_IN, I64_IN, I64_IN, OUT_BYTES, INT, INT, INT, INT))
 def write(
     keys: U8,
     key_start: I64,
@@ -287,21 +288,22 @@ def write(
     timestamps: I64,
     rows: I64,
     out: U8,
-) -> int:
-    """Write one batch of `rows`, without headers, into `out`; answers its size in bytes."""
-    first_time = timestamps[rows[0]]
-    max_time = first_time
-    at = HEADER
-    for i in range(rows.size):
-        row = rows[i]
+    at: int,
+    index: int,
+    first_time: int,
+    max_time: int,
+) -> tuple[int, int]:
+    """Write `rows`, without headers, from `at` on as the records number `index` … of a batch; answers where they
+    end and the latest time of the batch so far."""
+    for row in rows:
         k, v = int(key_size[row]), int(value_size[row])
         time_delta = int(timestamps[row] - first_time)
         max_time = max(max_time, timestamps[row])
-        body = 2 + varint_size(time_delta) + varint_size(i) + varint_size(k) + varint_size(v)
+        body = 2 + varint_size(time_delta) + varint_size(index) + varint_size(k) + varint_size(v)
         at = put_varint(out, at, body + max(k, 0) + max(v, 0))
         out[at] = 0  # attributes: none are defined
         at = put_varint(out, at + 1, time_delta)
-        at = put_varint(out, at, i)
+        at = put_varint(out, at, index)
         at = put_varint(out, at, k)
         _copy(out, at, keys, key_start[row], k)
         at = put_varint(out, at + max(k, 0), v)
@@ -309,8 +311,8 @@ def write(
         at += max(v, 0)
         out[at] = 0  # headers: none
         at += 1
-    _put_header(out, at, rows.size, first_time, max_time)
-    return at
+        index += 1
+    return at, max_time
 
 
 @kernel(OUT_I32(BYTES, I64_IN, I32_IN, INT))

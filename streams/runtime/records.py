@@ -240,6 +240,48 @@ def _decompress(number: int, body: bytes) -> bytes:
         raise CorruptRecordsError(f"a record batch is not sound {name}: {error}") from error
 
 
+class Piece(NamedTuple):
+    """Records to be written: keys and values may lie in different buffers, `rows` picks and orders them.
+
+    timestamps int64 in ms; `size` is a number of bytes that surely holds them as a batch.
+    """
+
+    keys: Spans
+    values: Spans
+    timestamps: rb.I64
+    rows: rb.I64
+    size: int
+
+
+def pieces(
+    keys: Spans,
+    values: Spans,
+    timestamps: rb.I64,
+    rows: rb.I64 | None = None,
+    max_bytes: int = MAX_BATCH_BYTES,
+) -> Iterator[Piece]:
+    """Cut records into pieces of at most `max_bytes`; a record that is too large gets a piece of its own."""
+    if rows is None:
+        rows = np.arange(timestamps.size)
+    first = 0
+    while first < rows.size:
+        last, size = rb.plan(keys.size, values.size, rows, first, max_bytes)
+        yield Piece(keys, values, timestamps, rows[first:last], size)
+        first = last
+
+
+def join(parts: Sequence[Piece]) -> memoryview:
+    """Write pieces as one v2 batch, ready to be sent; no compression, no headers."""
+    out = np.empty(sum(part.size for part in parts), np.uint8)
+    first_time = max_time = int(parts[0].timestamps[parts[0].rows[0]])
+    at, index = rb.HEADER, 0
+    for keys, values, timestamps, rows, _ in parts:
+        at, max_time = rb.write(*keys, *values, timestamps, rows, out, at, index, first_time, max_time)
+        index += rows.size
+    rb.finish(out, at, index, first_time, max_time)
+    return out[:at].data
+
+
 def build(
     keys: Spans,
     values: Spans,
@@ -247,22 +289,8 @@ def build(
     rows: rb.I64 | None = None,
     max_bytes: int = MAX_BATCH_BYTES,
 ) -> list[memoryview]:
-    """Write records as v2 batches, ready to be sent, each of one partition and at most `max_bytes`.
-
-    `rows` picks and orders the records (all by default); keys and values may lie in different buffers;
-    timestamps are in ms. No compression, no headers. A record that is too large gets a batch of its own.
-    """
-    if rows is None:
-        rows = np.arange(timestamps.size)
-    batches = []
-    first = 0
-    while first < rows.size:
-        last, size = rb.plan(keys.size, values.size, rows, first, max_bytes)
-        out = np.empty(size, np.uint8)
-        end = rb.write(*keys, *values, timestamps, rows[first:last], out)
-        batches.append(out[:end].data)
-        first = last
-    return batches
+    """Write records as v2 batches, ready to be sent, each of one partition and at most `max_bytes`."""
+    return [join([piece]) for piece in pieces(keys, values, timestamps, rows, max_bytes)]
 
 
 def batch_count(batch: bytes | memoryview) -> int:

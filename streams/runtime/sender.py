@@ -12,11 +12,12 @@ from itertools import count
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerClosed
-from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.producer.message_accumulator import BatchBuilder, MessageBatch
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import TopicPartition
 
-from streams.runtime.records import Header, Spans, batch_count, partition_of
+from streams.runtime.recordbatch import I64
+from streams.runtime.records import MAX_BATCH_BYTES, Header, Piece, Spans, batch_count, join, partition_of, pieces
 
 Ack = asyncio.Future[object]
 Mark = frozenset[Ack]
@@ -37,6 +38,39 @@ class _Prebuilt(BatchBuilder):
         self._buffer = data
         self._relative_offset = records
         self._closed = True
+
+
+class _Gathering(BatchBuilder):
+    """A batch that takes in more records until aiokafka picks it up, and is written only then.
+
+    aiokafka has one request per broker in flight: without this, many small batches would each wait for the
+    one before.
+    """
+
+    def __init__(self) -> None:
+        self._pieces: list[Piece] = []
+        self._bytes = 0
+        self._relative_offset = 0
+        self._buffer: memoryview | None = None
+        self._closed = False
+
+    def gather(self, piece: Piece) -> None:
+        self._pieces.append(piece)
+        self._bytes += piece.size
+        self._relative_offset += piece.rows.size
+
+    def fits(self, piece: Piece) -> bool:
+        return self._buffer is None and self._bytes + piece.size <= MAX_BATCH_BYTES
+
+    def size(self) -> int:
+        return self._bytes
+
+    def _build(self) -> memoryview:
+        if self._buffer is None:
+            self._buffer = join(self._pieces)
+            self._pieces.clear()
+            self._closed = True
+        return self._buffer
 
 
 class Sender:
@@ -79,18 +113,42 @@ class Sender:
         """How many partitions a topic has. Must be asked once before the topic is sent to."""
         return len(await self._producer.partitions_for(topic))
 
+    def send_records(
+        self, topic: str, partition: int, keys: Spans, values: Spans, timestamps: I64, rows: I64 | None = None
+    ) -> None:
+        """Hand over records of one partition (all, or `rows`); they travel with what else waits for it."""
+        for piece in pieces(keys, values, timestamps, rows):
+            target = self._target(topic, partition)
+            waiting = self._queue._batches.get(target)
+            batch = waiting[-1] if waiting else None
+            if batch is None or not isinstance(batch._builder, _Gathering) or not batch._builder.fits(piece):
+                batch = self._append(_Gathering(), target)
+            batch._builder.gather(piece)
+            self._count(batch.future, piece.size)
+
     def send_batch(self, topic: str, partition: int, batch: bytes | memoryview) -> Ack:
         """Hand over one record batch as `records.build` makes it; answers the future of its acknowledgement."""
+        target = self._target(topic, partition)
+        ack: Ack = self._append(_Prebuilt(batch, batch_count(batch)), target).future
+        self._count(ack, len(batch))
+        return ack
+
+    def _target(self, topic: str, partition: int) -> TopicPartition:
         if self._failure is not None:
             raise self._failure
         if partition not in (self._producer.client.cluster.partitions_for_topic(topic) or ()):
             raise LookupError(f"{topic}[{partition}] is not known to the sender; ask partitions() first")
-        target = TopicPartition(topic, partition)
-        ack: Ack = self._queue._append_batch(_Prebuilt(batch, batch_count(batch)), target).future
-        self._unacked[ack] = len(batch)
-        self._bytes += len(batch)
-        ack.add_done_callback(lambda done: self._settle(done, target))
-        return ack
+        return TopicPartition(topic, partition)
+
+    def _append(self, builder: BatchBuilder, target: TopicPartition) -> MessageBatch:
+        batch = self._queue._append_batch(builder, target)
+        self._unacked[batch.future] = 0
+        batch.future.add_done_callback(lambda done: self._settle(done, target))
+        return batch
+
+    def _count(self, ack: Ack, size: int) -> None:
+        self._unacked[ack] += size
+        self._bytes += size
 
     async def send(
         self,

@@ -86,4 +86,3 @@ async def _check(app: BatchApp) -> None:
     missing = sorted(app.source_topics - set(known))
     if missing:
         raise LookupError(f"no topic named {', '.join(missing)} on Kafka at {', '.join(app.addresses)}")
-

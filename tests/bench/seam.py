@@ -71,8 +71,7 @@ class Worker:
         # The new key lies in the value, as the next entity of a decoded event would.
         keys = Spans(records.buffer, records.value_start + 20, np.full(len(records), 12, np.int32))
         for partition, rows in by_partition(partition_of(keys, PARTITIONS), PARTITIONS):
-            for data in build(keys, records.value_spans, records.timestamps, rows):
-                self.sender.send_batch("bench.out", partition, data)
+            self.sender.send_records("bench.out", partition, keys, records.value_spans, records.timestamps, rows)
         await self.sender.room()
         if time.monotonic() - self.checkpoint > 0.5:
             self.checkpoint = time.monotonic()

@@ -55,6 +55,28 @@ def batch(values: Sequence[bytes]) -> memoryview:
     return built
 
 
+def test_what_waits_together_travels_together(kafka):
+    """Records handed over while others are under way go in few batches, in order, and are all acknowledged."""
+    topic = new_topic(kafka)
+    values = [b"%d" % i for i in range(2_000)]
+    times = np.full(1, 1_700_000_000_000)
+
+    async def scenario() -> int:
+        sender = await started(kafka)
+        await sender.partitions(topic)
+        most = 0
+        for value in values:
+            sender.send_records(topic, 0, Spans.of([None]), Spans.of([value]), times)
+            most = max(most, sender.outstanding)
+        await sender.acked(sender.mark())
+        assert sender.outstanding == 0
+        await sender.stop()
+        return most
+
+    assert asyncio.run(scenario()) < 20
+    assert [record.value for record in read(kafka, topic)] == values
+
+
 async def started(kafka: str, **options: float) -> Sender:
     sender = Sender(kafka, **options)
     await sender.start()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from schemas.codec import encode
 from schemas.events import WATERMARK_HEADER, Watermark
@@ -17,7 +18,7 @@ from streams.models.recipes import RECIPES
 from streams.runtime.batches import Batch
 from streams.runtime.checkpoint import checkpoint_all
 from streams.runtime.hop import HopFormat, HopRows
-from streams.runtime.records import Header, Records, Spans, parse, partition_of
+from streams.runtime.records import Header, Records, Spans, build, parse, partition_of
 from streams.runtime.sender import UndeliveredError
 from streams.stores.memory import MemoryStateStore
 from streams.stores.state import StateStore
@@ -77,6 +78,18 @@ class MemorySender:
         records, _ = parse(bytes(batch), 0)
         rows = zip(records.keys(), records.values(), records.timestamps.tolist(), strict=True)
         return self._hand_over(topic, partition, [Message(key, value, (), time) for key, value, time in rows])
+
+    def send_records(
+        self,
+        topic: str,
+        partition: int,
+        keys: Spans,
+        values: Spans,
+        timestamps: NDArray[np.int64],
+        rows: NDArray[np.int64] | None = None,
+    ) -> None:
+        for batch in build(keys, values, timestamps, rows):
+            self.send_batch(topic, partition, batch)
 
     async def send(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[Header] = ()

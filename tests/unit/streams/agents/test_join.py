@@ -5,8 +5,10 @@ from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from faust.types import TP
+from numpy.typing import NDArray
 
 from schemas.codec import encode
 from schemas.events import Example, Label, Score
@@ -14,7 +16,7 @@ from streams.agents.deadletters import DeadLetters
 from streams.agents.join import LABELS_AT_ONCE, JoinAgent
 from streams.metrics import Metrics
 from streams.runtime.batches import Batch
-from streams.runtime.records import Header, Records, parse
+from streams.runtime.records import Header, Records, Spans, build, parse
 from streams.settings import Settings
 from streams.stores.history import Scored
 from streams.stores.memory_history import MemoryHistory
@@ -31,8 +33,16 @@ class Outbox:
         self.batches: list[tuple[str, int, bytes]] = []
         self.letters: list[tuple[bytes | None, dict[str, bytes | None]]] = []
 
-    def send_batch(self, topic: str, partition: int, batch: memoryview) -> None:
-        self.batches.append((topic, partition, bytes(batch)))
+    def send_records(
+        self,
+        topic: str,
+        partition: int,
+        keys: Spans,
+        values: Spans,
+        timestamps: NDArray[np.int64],
+        rows: NDArray[np.int64],
+    ) -> None:
+        self.batches += [(topic, partition, bytes(batch)) for batch in build(keys, values, timestamps, rows)]
 
     async def send(
         self, topic: str, key: bytes | None, value: bytes | None, headers: tuple[Header, ...]

@@ -415,7 +415,7 @@ actions = st.one_of(
 
 
 @settings(deadline=None, max_examples=150)
-@given(histories(), st.integers(1, 3), st.integers(1, 6), st.lists(actions, max_size=40))
+@given(histories(), st.integers(1, 3), st.integers(1, 6), st.lists(actions, min_size=8, max_size=40))
 def test_whatever_happens_the_result_is_the_backtests(
     payments: list[Payment], partitions: int, mark_every: int, script: list[tuple[str, int, int, int]]
 ) -> None:

@@ -38,11 +38,7 @@ def batch_of(rows, base=0, compression=NONE):
 def resealed(batch):
     """The batch with a checksum that fits what was changed in it."""
     crc = calc_crc32c(bytes(batch[recordbatch.ATTRIBUTES_AT :]))
-    return (
-        bytes(batch[: recordbatch.CRC_AT])
-        + crc.to_bytes(4, "big")
-        + bytes(batch[recordbatch.ATTRIBUTES_AT :])
-    )
+    return bytes(batch[: recordbatch.CRC_AT]) + crc.to_bytes(4, "big") + bytes(batch[recordbatch.ATTRIBUTES_AT :])
 
 
 def read_by_aiokafka(data):
@@ -78,9 +74,7 @@ def test_parse_reads_what_a_producer_wrote(batches, compression):
 def test_build_writes_what_a_consumer_reads(rows, max_bytes):
     """Batches that we write pass aiokafka's checksum and reader, in order, none larger than asked."""
     timestamps, keys, values = (list(column) for column in zip(*rows, strict=True))
-    built = records.build(
-        Spans.of(keys), Spans.of(values), np.array(timestamps, np.int64), max_bytes=max_bytes
-    )
+    built = records.build(Spans.of(keys), Spans.of(values), np.array(timestamps, np.int64), max_bytes=max_bytes)
     read = [row for batch in built for row in read_by_aiokafka(batch)]
     assert [(t, k, v) for _, t, k, v, _ in read] == rows
     assert sum(map(records.batch_count, built)) == len(rows)
@@ -119,9 +113,7 @@ def test_nonsense_under_a_valid_checksum_is_refused_or_bounded(data):
     """Whatever stands in a batch, it is refused or every span is inside the buffer."""
     batch = bytearray(batch_of([(1, b"k", b"v" * 30, [("h", b"v")])] * 3))
     for _ in range(data.draw(st.integers(1, 4))):
-        batch[data.draw(st.integers(recordbatch.ATTRIBUTES_AT, len(batch) - 1))] = data.draw(
-            st.integers(0, 255)
-        )
+        batch[data.draw(st.integers(recordbatch.ATTRIBUTES_AT, len(batch) - 1))] = data.draw(st.integers(0, 255))
     try:
         parsed, _ = records.parse(resealed(batch), 0)
         for i in range(len(parsed)):
