@@ -75,7 +75,7 @@ class ModelFeed:
             announcement = _decode(value or b"")
             # Large models take a while to load: not in the event loop.
             model = await asyncio.to_thread(unseal, announcement, self._key, self._usecase.features.fingerprint)
-        except (msgspec.DecodeError, SnapshotRefused) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, SnapshotRefused) as error:
             log.error("model refused, the one in use stays: %s", error)
             self._metrics.models_refused.inc()
             return

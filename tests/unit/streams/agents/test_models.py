@@ -1,0 +1,65 @@
+"""Model swap: what is announced is put to use if it may be, and refused without harm if it may not."""
+
+import asyncio
+
+import pytest
+
+from schemas.codec import encode
+from streams.agents.models import ModelFeed
+from streams.agents.scoring import ServingModel
+from streams.metrics import Metrics
+from streams.models.recipes import RECIPES
+from streams.models.snapshot import seal
+from streams.usecases import FRAUD
+
+KEY = b"k" * 32
+
+
+def announced(key: bytes = KEY, feature_set: str = FRAUD.features.fingerprint, created_at: int = 9_000) -> bytes:
+    model = RECIPES[FRAUD.recipe]()
+    return encode(
+        seal(
+            model,
+            model_id="logistic@5",
+            recipe=FRAUD.recipe,
+            feature_set=feature_set,
+            example_offsets={0: 5},
+            examples_learnt=5,
+            created_at=created_at,
+            key=key,
+        )
+    )
+
+
+def taken(value: bytes | None) -> tuple[list[ServingModel], float | None]:
+    """What is put to use after a record of the model topic, and how many were refused."""
+    swapped: list[ServingModel] = []
+    metrics = Metrics("worker")
+    feed = ModelFeed(FRAUD, "127.0.0.1:1", "fraud.models", KEY, metrics, swapped.append)
+    asyncio.run(feed._take(value))  # as if it had come from Kafka
+    return swapped, metrics.registry.get_sample_value("headrace_models_refused_total")
+
+
+def test_a_sealed_model_is_put_to_use() -> None:
+    """A snapshot signed with our key, of our features, serves under its own id."""
+    (model,), refused = taken(announced())
+    assert (model.model_id, model.created_at, refused) == ("logistic@5", 9_000, 0)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        b"",
+        b"{}",
+        b'{"model_id":"\xff"}',
+        b'{"x":' + b"[" * 60_000,
+        announced(key=b"x" * 32),
+        announced(feature_set="0" * 16),
+        announced().replace(b'"examples_learnt":5', b'"examples_learnt":6'),
+    ],
+    ids=["null", "empty", "no fields", "not UTF-8", "a nesting bomb", "another key", "other features", "altered"],
+)
+def test_anything_else_is_refused_and_counted(value: bytes | None) -> None:
+    """Nothing is swapped, one more is counted, and the feed lives to read the next."""
+    assert taken(value) == ([], 1)
