@@ -31,8 +31,11 @@ def many(type_: Any, count: int) -> Any:
 
 
 def kernel(signature: Any) -> Callable[[F], F]:
-    """Compile a function for `signature`; division by zero gives what NumPy gives."""
-    compiled: Callable[[F], F] = numba.njit(signature, cache=True, nogil=True, error_model="numpy")
+    """Compile a function for `signature`; division by zero gives what NumPy gives.
+
+    A kernel takes microseconds and keeps the interpreter's lock: taking it back from a busy thread could cost ms.
+    """
+    compiled: Callable[[F], F] = numba.njit(signature, cache=True, error_model="numpy")
     return compiled
 
 

@@ -6,6 +6,7 @@ A declaration only. `table.py` folds it, the tests' slow twin recomputes it, and
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from hashlib import blake2b
 
 import numpy as np
@@ -80,7 +81,7 @@ class Stage:
     key: str
     views: tuple[View, ...]
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The features' names, in the order of the stage's columns."""
         return tuple(feature.name for view in self.views for feature in view.features)
@@ -130,7 +131,7 @@ class FeatureSet:
                 if view.over is Over.EVENTS and view.value not in self.values:
                     raise ValueError(f"{stage.entity}: '{view.value}' is not among the values {self.values}")
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The features' names in the order of the vector: values, stages, derived."""
         staged = tuple(name for stage in self.stages for name in stage.names)
@@ -142,7 +143,7 @@ class FeatureSet:
         views = [view for stage in self.stages for view in stage.views]
         return self.lateness + max(view.windows[-1].length for view in views)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Sixteen hex digits that change with the meaning of any feature; models carry it."""
         staged = [

@@ -17,7 +17,7 @@ def assemble(
     """Return the feature vectors float64[n, len(features.names)] of n events.
 
     times int64[n] in ms, values float64[n, >= len(features.values)], `staged` one float64[n, …] a stage.
-    A derived feature that is not finite is 0.
+    A derived feature that is not finite is 0 in the vector.
     """
     known = [values[:, : len(features.values)], *staged]
     names = features.names
@@ -27,8 +27,10 @@ def assemble(
     columns = {name: vector[:, i] for i, name in enumerate(names[:width])}
     columns[EVENT_TIME] = times.astype(np.float64)
     for i, feature in enumerate(features.derived, start=width):
-        vector[:, i] = np.nan_to_num(feature.function(columns), nan=0.0, posinf=0.0, neginf=0.0)
+        vector[:, i] = feature.function(columns)
         columns[feature.name] = vector[:, i]
+    derived = vector[:, width:]
+    derived[~np.isfinite(derived)] = 0.0
     return vector
 
 

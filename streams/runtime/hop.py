@@ -120,7 +120,7 @@ class HopFormat:
             positions=records.offsets[fitting],
             texts=_cut(records.buffer, starts[fitting] + width, head["sizes"]),
         )
-        return rows, np.setdiff1d(np.arange(len(records)), fitting)
+        return rows, _others(fitting, len(records))
 
     def label_updates(
         self,
@@ -162,6 +162,13 @@ class HopFormat:
             positions=np.zeros(n, np.int64),
             texts=tuple([""] * n for _ in range(self.texts)),
         )
+
+
+def _others(rows: NDArray[np.intp], n: int) -> NDArray[np.intp]:
+    """Return which of n rows are not among `rows`."""
+    others = np.ones(n, bool)
+    others[rows] = False
+    return np.flatnonzero(others)
 
 
 @kernel(OUT_BYTES_2D(BYTES, I64, INT))
