@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 EXPECTED = (KafkaError, LookupError, ConnectionError, Fenced, StateRefused, UndeliveredError)
 """What may befall a sound worker: said in a line. Anything else is a fault of ours and shows where it is."""
 
+SWITCH_SECONDS = 0.0005
+"""How long one thread may keep the interpreter while the other, fetching or folding, waits: 5 ms by default."""
+
 QUIET = ("faust", "mode", "aiokafka", "streams.runtime.batches", "streams.runtime.fetching")
 
 
@@ -37,6 +40,7 @@ def run(app: BatchApp, resources: Resources = nullcontext) -> int:
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         failure = asyncio.run(_run(app, resources))
     except Exception as error:  # from the check or the resources
