@@ -42,7 +42,8 @@ class Replay:
 
         1. Promise every partition that nothing before the first record will come, so that no stage runs ahead
            of a partition that it has not heard of;
-        2. send the records in stream-time order, renewing the promise as time goes on;
+        2. send the records in stream-time order, renewing the promise as time goes on, and before a label whose
+           event it has not passed: the join lets no later promise by until the label's event is scored;
         3. take the promise back and wait for Kafka's acknowledgement: nobody waits for us any more, even if
            the replay was stopped. Only a killed one leaves the stages waiting, until they give it up.
         """
@@ -55,13 +56,14 @@ class Replay:
     def _send_all(self, times: np.ndarray, is_label: np.ndarray) -> None:
         events, labels = self._encoded_events(), self._encoded_labels()
         begin, first = time.monotonic(), int(times[0])
-        since_mark, marked_at = 0, begin
+        marked, since_mark, marked_at = first, 0, begin
         for moment, label in zip(times.tolist(), is_label.tolist(), strict=True):
             due = begin + (moment - first) / 1000 / self.speed
             now = time.monotonic()
-            if since_mark >= MARK_RECORDS or (since_mark and max(now, due) - marked_at > MARK_SECONDS):
+            unscored = label and moment - self.delay >= marked
+            if unscored or since_mark >= MARK_RECORDS or (since_mark and max(now, due) - marked_at > MARK_SECONDS):
                 self._mark(moment)
-                since_mark, marked_at = 0, now
+                marked, since_mark, marked_at = moment, 0, now
             if due > now:
                 self.stop.wait(due - now)
             if self.stop.is_set():

@@ -1,5 +1,6 @@
 """A replay: the order of its records, their pace, its promises, and what it says of bad input."""
 
+import asyncio
 import json
 import threading
 import time
@@ -7,19 +8,28 @@ from math import inf
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from schemas.events import WATERMARK_HEADER
+from schemas.events import WATERMARK_HEADER, Score
+from services.backtest.run import backtest
 from services.replay import __main__ as door
+from services.replay import replay as module
 from services.replay.replay import MARK_RECORDS, Replay
 from services.replay.schedule import known_by, merged
+from streams.agents.join import _leading
+from streams.agents.joiner import Joiner, read_labels
 from streams.stores.files import Events, read
 from streams.usecases import FRAUD
+from tests.unit.streams.world import CUSTOMER, NOW, TERMINAL, Message, World
 
 PARTITIONS = 2
+decode = msgspec.json.Decoder(Score).decode
 
 
 class Notebook:
@@ -108,6 +118,79 @@ def test_promises_are_kept_and_taken_back(tmp_path: Path) -> None:
     assert marks / len(every) >= 2 * count / MARK_RECORDS
 
 
+class WorldProducer:
+    """A producer into the topics of a world in memory."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def send(self, topic: str, value: bytes, key: Any = None, headers: Any = (), partition: Any = None) -> None:
+        place = self._world.place(key) if partition is None else partition
+        self._world.broker.logs[topic, place].append(Message(key, value, tuple(headers or ())))
+
+    def flush(self) -> None:
+        """Everything is there already."""
+
+
+async def lived(events: Events, delay: int, partitions: int) -> dict[str, list[float]]:
+    """Return each event's features as the stages score them, the join waiting with each label for its event."""
+    world = World(partitions)
+    topics, joiner = world.topics, Joiner(FRAUD, partitions)
+    replay = Replay(
+        cast(Any, WorldProducer(world)), topics, events, delay, len(events), inf, threading.Event(), lambda: None
+    )
+    replay.run()
+    for stage in (CUSTOMER, TERMINAL):
+        await world.start(stage)
+    told, last = [0] * partitions, None
+    while told != last:
+        last = told.copy()
+        await world.finish()
+        scores = {(one := decode(m.value or b"")).event_id: one for m in world.broker.all(topics.scores.name)}
+        for partition, offset in enumerate(told):
+            batch = world.broker.fetch(topics.labels.name, partition, offset, 1 << 30)
+            ready = _leading(read_labels(batch.records, NOW), scores) if batch else []
+            told[partition] += len(ready)
+            (messages,) = joiner.join(ready, scores, partition).hops
+            if messages:
+                rows = zip(messages.partitions.tolist(), messages.values.to_list(), strict=True)
+                for target, value in rows:
+                    world.broker.logs[topics.hops[0].name, target].append(Message(None, value))
+    assert told == [len(world.broker.logs[topics.labels.name, one]) for one in range(partitions)]
+    return {name: list(score.features.values()) for name, score in scores.items()}
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    gaps=st.lists(st.sampled_from([0, 0, 1, 1000, 60_000]), min_size=1, max_size=25),
+    delay=st.sampled_from([1, 2, 999, 3000, 60_000, 200_000]),
+    marks=st.integers(1, 30),
+    partitions=st.integers(1, 3),
+)
+def test_however_short_the_delay_a_replay_gets_through(
+    gaps: list[int], delay: int, marks: int, partitions: int
+) -> None:
+    """Whenever marks fall, the join, which waits for scores, and the gate, which waits for marks, never wait for
+    each other, and every feature is the backtest's, bit for bit."""
+    n = len(gaps)
+    columns = {
+        "event_id": [f"{'zaf'[i % 3]}{i}" for i in range(n)],
+        "event_time": (NOW - 90_000_000 + np.cumsum(gaps)).tolist(),
+        "customer_id": [f"c{i % 4}" for i in range(n)],
+        "terminal_id": [f"t{i % 3}" for i in range(n)],
+        "amount": [1.0 + i / 7 for i in range(n)],
+    }
+    events = Events(
+        FRAUD, {name: pa.array(column) for name, column in columns.items()}, np.arange(n, dtype=np.int8) % 2
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "MARK_RECORDS", marks)
+        patch.setattr(module, "MARK_SECONDS", inf)
+        live = asyncio.run(asyncio.wait_for(lived(events, delay, partitions), 60))
+    expected = backtest(events, delay, 60_000, lambda rows: None).features
+    assert live == dict(zip(events.event_ids, expected.tolist(), strict=True))
+
+
 def test_speed_is_stream_time_over_time(tmp_path: Path) -> None:
     """At speed 20 two seconds of stream take a tenth of a second, and a promise is made before each wait."""
     begin = time.monotonic()
@@ -134,6 +217,7 @@ def test_a_stopped_replay_takes_its_promises_back(tmp_path: Path) -> None:
         (["--speed", "nan"], "'nan': must be a number above 0, or max"),
         (["--limit", "0"], "'0': must be a whole number above 0"),
         (["--label-delay", "7"], "'7': must be a duration above 0"),
+        (["--label-delay", "0s"], "'0s': must be a duration above 0"),
         (["--columns", "amount"], "'amount': must be field=COLUMN"),
     ],
 )
