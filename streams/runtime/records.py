@@ -120,7 +120,7 @@ class Records:
         return self.value_spans.to_list()
 
     def headers(self, i: int) -> tuple[Header, ...]:
-        """The headers of record `i`, read now."""
+        """The headers of record `i`, read now; what is not UTF-8 in a name is replaced."""
         return tuple(self._read_headers(i))
 
     def _read_headers(self, i: int) -> Iterator[Header]:
@@ -128,7 +128,7 @@ class Records:
         for _ in range(self.header_count[i]):
             name, at = self._read_bytes(at)
             value, at = self._read_bytes(at)
-            yield (name or b"").decode(), value
+            yield (name or b"").decode(errors="replace"), value
 
     def _read_bytes(self, at: int) -> tuple[bytes | None, int]:
         size, at = rb.varint(self.buffer, at, self.buffer.size)

@@ -1,5 +1,7 @@
 """Dead letters keep what came and say why it is there."""
 
+from dataclasses import replace
+
 import pytest
 
 from schemas.codec import Poison
@@ -49,6 +51,16 @@ def test_a_letter_sent_again_counts_its_attempts() -> None:
         (SOURCE, b"fraud.transactions/3/12"),
         (ATTEMPT, b"2"),
     )
+
+
+def test_a_header_name_that_is_not_utf_8_is_buried_too() -> None:
+    """Kafka does not look at names: what cannot be read in one is replaced, the rest is kept."""
+    records = Records.of([b"k"], [b"v"], [7], [0], [[("n?me", b"\xff"), ("trace", b"1")]])
+    buffer = records.buffer.copy()
+    buffer[buffer.tobytes().index(b"n?me") + 1] = 0xFF
+    one = dead_letter(replace(records, buffer=buffer), 0, "fraud.transactions", 3, POISON)
+    assert one.headers[:2] == (("n\N{REPLACEMENT CHARACTER}me", b"\xff"), ("trace", b"1"))
+    assert (one.key, one.value, one.headers[2]) == (b"k", b"v", (ERROR, b"invalid"))
 
 
 @pytest.mark.parametrize("value", [b"abc", b"", None, b"-3", b"9" * 5000, b"\xff", "٣".encode()])

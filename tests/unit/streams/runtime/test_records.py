@@ -118,7 +118,7 @@ def test_nonsense_under_a_valid_checksum_is_refused_or_bounded(data):
         parsed, _ = records.parse(resealed(batch), 0)
         for i in range(len(parsed)):
             parsed.headers(i)
-    except (CorruptRecordsError, UnicodeDecodeError):
+    except CorruptRecordsError:
         return
     for start, size in [(parsed.key_start, parsed.key_size), (parsed.value_start, parsed.value_size)]:
         assert ((start >= 0) & (start + size <= parsed.buffer.size)).all()
