@@ -40,7 +40,7 @@ class StageWorker:
         for index, stage in enumerate(usecase.features.stages):
             agent = StageAgent(usecase, index, topics, self._sender, self._store, metrics, settings.max_ahead_ms)
             self._agents[agent.topic.name] = agent
-            self.app.on_batch(agent.topic.name, name=stage.entity)(agent.on_batch)
+            self.app.on_batches(agent.topic.name, name=stage.entity)(agent.on_batches)
         self._models = ModelFeed(
             usecase, settings.kafka, topics.models.name, settings.signing_key(), metrics, self._swap
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from schemas.codec import MAX_VALUE_BYTES, Decoder, Poison
 from schemas.events import Watermark
@@ -35,22 +36,25 @@ class EventReader:
         texts = {usecase.event_id: "", **{stage.key: "" for stage in features.stages}}
         self._blank = SimpleNamespace(**texts, **{usecase.event_time: 0}, **dict.fromkeys(features.values, 0.0))
 
-    def read(self, records: Records, partition: int, latest: int) -> tuple[HopRows, Dead]:
-        """Return the events and watermarks in order, and what is poison; `latest` is the last sane event time.
+    def read(self, records: Records, partitions: NDArray[np.int64] | int, latest: int) -> tuple[HopRows, Dead]:
+        """Return the events and watermarks in order, and what is poison.
+
+        `partitions` says where each record is from, `latest` (ms) is the last sane event time.
 
         An event must be keyed by its first entity's id, as that is what puts all of an entity's events into one
         partition.
         """
         values, keys = records.values(), records.keys()
-        places = np.arange(len(records))
+        partitions = np.full(len(records), partitions, np.int64)
         try:
             events = self._all(records, values, keys, latest)
             dead: Dead = []
         except (ValueError, TypeError, RecursionError):
             events, dead = self._each(records, values, keys, latest)
-            poisoned = {row for row, _ in dead}
-            places = np.array([row for row in places.tolist() if row not in poisoned], np.int64)
-        return self._rows(events, records.take(places), partition), dead
+            sound = np.ones(len(records), bool)
+            sound[[row for row, _ in dead]] = False
+            records, partitions = records.take(sound), partitions[sound]
+        return self._rows(events, records, partitions), dead
 
     def _all(
         self, records: Records, values: Sequence[bytes | None], keys: Sequence[bytes | None], latest: int
@@ -81,7 +85,7 @@ class EventReader:
                 dead.append((row, poison))
         return events, dead
 
-    def _rows(self, events: Sequence[Any], records: Records, partition: int) -> HopRows:
+    def _rows(self, events: Sequence[Any], records: Records, partitions: NDArray[np.int64]) -> HopRows:
         n = len(events)
         promises = {row: event for row, event in enumerate(events) if type(event) is Watermark}
         if promises:
@@ -89,7 +93,7 @@ class EventReader:
         rows = HopRows(
             kinds=np.full(n, Over.EVENTS, np.int8),
             source_topics=np.full(n, FROM_EVENTS, np.int64),
-            source_partitions=np.full(n, partition, np.int64),
+            source_partitions=partitions,
             source_offsets=records.offsets,
             times=np.fromiter(map(self._time, events), np.int64, n),
             received=records.timestamps,

@@ -2,14 +2,15 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schemas.codec import Poison
 from schemas.topics import Topics
-from streams.agents.intake import Dead, EventReader
+from streams.agents.intake import EventReader
 from streams.agents.scoring import ScoreWriter, ServingModel
 from streams.features.table import EntityTable
 from streams.metrics import Metrics
@@ -17,7 +18,7 @@ from streams.runtime.batches import Batch
 from streams.runtime.checkpoint import OwnedPartition
 from streams.runtime.dlq import dead_letter
 from streams.runtime.hop import EVENT, WATERMARK, HopFormat, HopRows
-from streams.runtime.records import Spans, by_partition, partition_of
+from streams.runtime.records import Records, Spans, by_partition, partition_of
 from streams.runtime.sender import Sender
 from streams.stores.state import StateStore
 from streams.usecases import UseCase
@@ -69,22 +70,26 @@ class StageAgent:
         """Forget a partition that another worker takes over."""
         self.owned.pop(partition, None)
 
-    async def on_batch(self, batch: Batch) -> None:
-        """Fold a fetched batch and send its outputs; the offset counts once a checkpoint has kept it."""
+    async def on_batches(self, batches: Sequence[Batch]) -> None:
+        """Fold what a fetch brought of several partitions and send its outputs.
+
+        All partitions are read, passed on and scored together, as a call costs more than an event. The offsets
+        count once a checkpoint has kept them.
+        """
         started = time.perf_counter()
-        owned = self.owned[batch.partition]
-        async with owned.folding():
-            rows, dead = self._read(batch)
-            await self._bury(batch, dead)
-            if owned.gate:
-                before = owned.gate.duplicates
-                rows = owned.gate.receive(rows)
-                if owned.gate.duplicates > before:
-                    self._metrics.duplicates.labels(self.stage.entity).inc(owned.gate.duplicates - before)
-            await self._fold(owned, rows, batch.partition)
-            owned.folded(batch.next_offset, passed=len(rows) > 0)
+        async with AsyncExitStack() as stack:
+            for batch in batches:
+                await stack.enter_async_context(self.owned[batch.partition].folding())
+            rows, homes = await self._read(batches)
+            passed = {}
+            for batch in batches:
+                start, end = np.searchsorted(homes, [batch.partition, batch.partition + 1]).tolist()
+                passed[batch.partition] = self._gated(self.owned[batch.partition], rows.between(start, end))
+            await self._fold(passed)
+            for batch in batches:
+                self.owned[batch.partition].folded(batch.next_offset, passed=len(passed[batch.partition]) > 0)
         await self._sender.room()
-        self._metrics.events.labels(self.stage.entity).inc(len(batch.records))
+        self._metrics.events.labels(self.stage.entity).inc(sum(len(batch.records) for batch in batches))
         self._metrics.batches.labels(self.stage.entity).inc()
         self._metrics.batch_seconds.labels(self.stage.entity).observe(time.perf_counter() - started)
 
@@ -97,7 +102,7 @@ class StageAgent:
                     continue
                 rows = owned.gate.give_up()
                 log.warning("%s: no watermark for %.0f s, %d rows go on without", owned.name, patience, len(rows))
-                await self._fold(owned, rows, partition)
+                await self._fold({partition: rows})
                 owned.folded(owned.next_offset, passed=True)
 
     def show(self, metrics: Metrics) -> None:
@@ -111,74 +116,89 @@ class StageAgent:
         if self.model:
             metrics.model_age_seconds.set(self._clock() - self.model.created_at / 1000)
 
-    def _read(self, batch: Batch) -> tuple[HopRows, Dead]:
+    async def _read(self, batches: Sequence[Batch]) -> tuple[HopRows, NDArray[np.int64]]:
+        """Return the sound rows of all batches and the partition of each, ascending; bury the others."""
+        batches = sorted(batches, key=lambda batch: batch.partition)
+        records = Records.concatenate([batch.records for batch in batches])
+        homes = np.repeat([batch.partition for batch in batches], [len(batch.records) for batch in batches])
         if self._format is None:
-            latest = int(self._clock() * 1000) + self._max_ahead
-            return self._reader.read(batch.records, batch.partition, latest)
-        rows, bad = self._format.decode(batch.records)
-        return rows, [(row, Poison("undecodable", "not a hop message of this feature set")) for row in bad.tolist()]
-
-    async def _bury(self, batch: Batch, dead: Dead) -> None:
+            rows, dead = self._reader.read(records, homes, int(self._clock() * 1000) + self._max_ahead)
+        else:
+            rows, bad = self._format.decode(records)
+            dead = [(row, Poison("undecodable", "not a hop message of this feature set")) for row in bad.tolist()]
         for row, poison in dead:
-            letter = dead_letter(batch.records, row, batch.topic, batch.partition, poison)
+            letter = dead_letter(records, row, self.topic.name, int(homes[row]), poison)
             await self._sender.send(self._topics.dlq.name, letter.key, letter.value, letter.headers)
             self._metrics.dlq.labels(letter.reason).inc()
+        return rows, np.delete(homes, [row for row, _ in dead]) if dead else homes
 
-    async def _fold(self, owned: OwnedPartition, rows: HopRows, partition: int) -> None:
-        if not len(rows):
+    def _gated(self, owned: OwnedPartition, rows: HopRows) -> HopRows:
+        """Return what the partition's gate lets pass."""
+        if not owned.gate:
+            return rows
+        before = owned.gate.duplicates
+        rows = owned.gate.receive(rows)
+        if owned.gate.duplicates > before:
+            self._metrics.duplicates.labels(self.stage.entity).inc(owned.gate.duplicates - before)
+        return rows
+
+    async def _fold(self, passed: Mapping[int, HopRows]) -> None:
+        """Fold the rows of each partition into its entities, and send what comes of all of them."""
+        parts = {partition: rows for partition, rows in passed.items() if len(rows)}
+        if not parts:
             return
+        staged = [await self._fold_into(self.owned[partition], rows) for partition, rows in parts.items()]
+        rows = HopRows.concatenate(list(parts.values()))
+        features = np.concatenate(staged)
+        if self._next:
+            self._pass_on(rows, features)
+        else:
+            self._score(rows, features, np.repeat(list(parts), [len(part) for part in parts.values()]))
+
+    async def _fold_into(self, owned: OwnedPartition, rows: HopRows) -> NDArray[np.float64]:
+        """Return the stage's features of each row, zeros for what is no event."""
         promises = rows.kinds == WATERMARK
         records = rows.take(np.flatnonzero(~promises)) if promises.any() else rows
         keys = [text.encode() for text in records.texts[1 + self._index]]
         await owned.touch(keys)
-        values = np.ascontiguousarray(records.numbers[:, : len(self._features.values) + 1])
         late = owned.table.late
-        staged = owned.table.fold(keys, records.kinds, records.times, values)
+        values = records.numbers[:, : len(self._features.values) + 1]
+        folded = owned.table.fold(keys, records.kinds, records.times, values)
         if owned.table.late > late:
             self._metrics.late.labels(self.stage.entity).inc(owned.table.late - late)
-        if self._next:
-            self._pass_on(rows, promises, staged)
-        else:
-            self._score(records, staged, partition)
+        if records is rows:
+            return folded
+        features = np.zeros((len(rows), folded.shape[1]))
+        features[~promises] = folded
+        return features
 
-    def _pass_on(self, rows: HopRows, promises: NDArray[np.bool_], staged: NDArray[np.float64]) -> None:
+    def _pass_on(self, rows: HopRows, features: NDArray[np.float64]) -> None:
         """Send the events to the partitions of their next entity, and watermarks to all of them."""
         assert self._next
         topic, format_ = self._next
-        features = np.zeros((len(rows), staged.shape[1]))
-        features[~promises] = staged
         values = format_.encode(rows.widened(features))
         keys = Spans.of([text.encode() for text in rows.texts[2 + self._index]])
         targets = partition_of(keys, topic.partitions)
+        promises = rows.kinds == WATERMARK
         if promises.any():
-            for partition in range(topic.partitions):
-                picked = np.flatnonzero((targets == partition) | promises)
-                self._send(topic.name, partition, keys, values, rows.received, picked)
+            targeted = [(one, np.flatnonzero((targets == one) | promises)) for one in range(topic.partitions)]
         else:
-            for partition, picked in by_partition(targets, topic.partitions):
-                self._send(topic.name, partition, keys, values, rows.received, picked)
+            targeted = list(by_partition(targets, topic.partitions))
+        for partition, picked in targeted:
+            self._sender.send_records(topic.name, partition, keys, values, rows.received, picked)
 
-    def _score(self, rows: HopRows, staged: NDArray[np.float64], partition: int) -> None:
+    def _score(self, rows: HopRows, features: NDArray[np.float64], homes: NDArray[np.int64]) -> None:
         """Score the events; scores keep their partition, so those of one last entity stay in order."""
         assert self.model
         events = np.flatnonzero(rows.kinds == EVENT)
         if not events.size:
             return
         if events.size < len(rows):
-            rows, staged = rows.take(events), staged[events]
+            rows, features, homes = rows.take(events), features[events], homes[events]
         now = self._clock() * 1000
-        keys, values = self._writer.write(rows, staged, self.model, int(now))
+        keys, values = map(Spans.of, self._writer.write(rows, features, self.model, int(now)))
         times = np.full(len(rows), int(now), np.int64)
-        self._send(self._topics.scores.name, partition, Spans.of(keys), Spans.of(values), times, None)
+        topic = self._topics.scores
+        for partition, picked in by_partition(homes.astype(np.int32), topic.partitions):
+            self._sender.send_records(topic.name, partition, keys, values, times, picked)
         self._metrics.event_to_score_seconds.observe(np.maximum(0.0, (now - rows.received) / 1000))
-
-    def _send(
-        self,
-        topic: str,
-        partition: int,
-        keys: Spans,
-        values: Spans,
-        timestamps: NDArray[np.int64],
-        picked: NDArray[np.int64] | None,
-    ) -> None:
-        self._sender.send_records(topic, partition, keys, values, timestamps, picked)

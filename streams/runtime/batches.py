@@ -1,4 +1,4 @@
-"""Faust fed in batches: an agent receives one `Batch` per partition and fetch (design D1).
+"""Faust fed in batches: an agent receives what a fetch brought, one `Batch` a partition (design D1).
 
 It stays a Faust app with agents, timers and a consumer group; what is replaced is how records come in and
 who keeps the offsets. The order of effects when partitions change hands (D2):
@@ -16,7 +16,7 @@ leaves `revoking` out (the state may hold half a batch), and the worker ends.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -67,7 +67,7 @@ class Batch:
         return TP(self.topic, self.partition)
 
 
-Handler = Callable[[Batch], Awaitable[None]]
+Handler = Callable[[Sequence[Batch]], Awaitable[None]]
 Positions = Callable[[set[TP]], Awaitable[Mapping[TP, int]]]
 Hook = Callable[[set[TP]], Awaitable[None]]
 
@@ -206,28 +206,32 @@ class BatchConsumer(driver.Consumer):
             ready = {tp for tp in assigned if self._ahead[tp] < BATCHES_AHEAD} - self._held
             timeout = IDLE_POLL if len(ready) == len(assigned) else HELD_POLL
             fetched = await self._thread.run(self._thread.poll, generation, ready, timeout)
+            by_topic: dict[str, list[Batch]] = {}
             for tp, (records, next_offset) in fetched.items():
-                await self._deliver(Batch(tp.topic, tp.partition, records, next_offset, generation))
+                batch = Batch(tp.topic, tp.partition, records, next_offset, generation)
+                by_topic.setdefault(tp.topic, []).append(batch)
+            for batches in by_topic.values():
+                await self._deliver(batches)
 
-    async def _deliver(self, batch: Batch) -> None:
-        if batch.generation == self.generation:
-            self._ahead[batch.tp] += 1
-            await self.callback(_message(batch, self.app.consumer_generation_id))
+    async def _deliver(self, batches: Sequence[Batch]) -> None:
+        if batches[0].generation == self.generation:
+            self._ahead.update(batch.tp for batch in batches)
+            await self.callback(_message(batches, self.app.consumer_generation_id))
 
-    async def work(self, batch: Batch, handler: Handler) -> None:
-        """Give a batch to an agent's handler, unless a rebalance has made it stale."""
-        if batch.generation != self.generation:
+    async def work(self, batches: Sequence[Batch], handler: Handler) -> None:
+        """Give batches of one fetch to an agent's handler, unless a rebalance has made them stale."""
+        if batches[0].generation != self.generation:
             return
         self._working += 1
         try:
-            await handler(batch)
-            self._done[batch.tp] = batch.next_offset
+            await handler(batches)
+            self._done.update({batch.tp: batch.next_offset for batch in batches})
         except BaseException:
             self._broken = True
             raise
         finally:
             self._working -= 1
-            self._ahead[batch.tp] -= 1
+            self._ahead.subtract(batch.tp for batch in batches)
             async with self._worked:
                 self._worked.notify_all()
 
@@ -300,18 +304,20 @@ class BatchConsumer(driver.Consumer):
         return {tp: max(end - max(self._done[tp], 0), 0) for tp, end in ends.items() if end is not None}
 
 
-def _message(batch: Batch, faust_generation: int) -> ConsumerMessage:
+def _message(batches: Sequence[Batch], faust_generation: int) -> ConsumerMessage:
+    """One Faust message; it goes by the name of the first batch."""
+    first = batches[0]
     return ConsumerMessage(
-        batch.topic,
-        batch.partition,
-        batch.next_offset - 1,
-        float(batch.records.timestamps[-1]) / 1000,
+        first.topic,
+        first.partition,
+        first.next_offset - 1,
+        float(first.records.timestamps[-1]) / 1000,
         0,
         [],
         None,
-        cast(bytes, batch),  # the raw codec passes it on as it is
+        cast(bytes, batches),  # the raw codec passes them on as they are
         None,
-        tp=batch.tp,
+        tp=first.tp,
         generation_id=faust_generation,
     )
 
@@ -342,17 +348,33 @@ class BatchApp(faust.App):
     def batches(self) -> BatchConsumer:
         return cast(BatchConsumer, self.consumer)
 
-    def on_batch(self, topic: str, name: str) -> Callable[[Handler], Handler]:
-        """Register a handler as the Faust agent `name` that reads `topic`, one batch at a time.
+    def on_batch(
+        self, topic: str, name: str
+    ) -> Callable[[Callable[[Batch], Awaitable[None]]], Callable[[Batch], Awaitable[None]]]:
+        """Register a handler of single batches; see `on_batches`."""
 
-        A handler that raises ends the worker, with its batch neither counted nor given up as done.
+        def register(handler: Callable[[Batch], Awaitable[None]]) -> Callable[[Batch], Awaitable[None]]:
+            async def each(batches: Sequence[Batch]) -> None:
+                for batch in batches:
+                    await handler(batch)
+
+            self.on_batches(topic, name)(each)
+            return handler
+
+        return register
+
+    def on_batches(self, topic: str, name: str) -> Callable[[Handler], Handler]:
+        """Register a handler as the Faust agent `name` that reads `topic`.
+
+        It gets at once what a fetch brought: one batch a partition, of as many partitions as had something. A
+        handler that raises ends the worker, with its batches neither counted nor given up as done.
         """
 
         def register(handler: Handler) -> Handler:
             async def agent(stream: Any) -> None:
-                async for batch in stream:
+                async for batches in stream:
                     try:
-                        await self.batches.work(batch, handler)
+                        await self.batches.work(batches, handler)
                     except Exception as error:
                         await self.crash(error)
                         await asyncio.Event().wait()  # until the worker has ended: take nothing more

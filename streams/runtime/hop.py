@@ -52,6 +52,11 @@ class HopRows:
         texts = tuple([column[row] for row in picked] for column in self.texts)
         return HopRows(**{name: getattr(self, name)[rows] for name in _ARRAYS}, texts=texts)
 
+    def between(self, start: int, end: int) -> "HopRows":
+        """Return the rows from `start` to before `end`, over the same arrays."""
+        texts = tuple(column[start:end] for column in self.texts)
+        return HopRows(**{name: getattr(self, name)[start:end] for name in _ARRAYS}, texts=texts)
+
     def widened(self, features: NDArray[np.float64]) -> "HopRows":
         """Return the rows with `features` float64[n, …] after their numbers."""
         return replace(self, numbers=np.hstack([self.numbers, features]))
@@ -59,6 +64,8 @@ class HopRows:
     @staticmethod
     def concatenate(parts: Sequence["HopRows"]) -> "HopRows":
         """Return the rows of all parts, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
         arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
         columns = zip(*(part.texts for part in parts), strict=True)
         return HopRows(**arrays, texts=tuple([*chain.from_iterable(column)] for column in columns))

@@ -6,7 +6,7 @@ Transactions are not supported: records of an aborted one would be read (READ_UN
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from aiokafka import codec
@@ -135,6 +135,31 @@ class Records:
         if at < 0 or size > self.buffer.size - at:
             raise CorruptRecordsError("a record's headers do not add up")
         return (None, at) if size < 0 else (self.buffer[at : at + size].tobytes(), at + size)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Records"]) -> "Records":
+        """The records of all parts, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        shifts = np.cumsum([0, *(part.buffer.size for part in parts[:-1])])
+
+        def joined(name: str) -> NDArray[Any]:
+            return np.concatenate([getattr(part, name) for part in parts])
+
+        def moved(name: str) -> rb.I64:
+            return np.concatenate([getattr(part, name) + shift for part, shift in zip(parts, shifts, strict=True)])
+
+        return cls(
+            buffer=joined("buffer"),
+            offsets=joined("offsets"),
+            timestamps=joined("timestamps"),
+            key_start=moved("key_start"),
+            key_size=joined("key_size"),
+            value_start=moved("value_start"),
+            value_size=joined("value_size"),
+            header_start=moved("header_start"),
+            header_count=joined("header_count"),
+        )
 
     def take(self, rows: Rows) -> "Records":
         """Some of the records, over the same buffer."""

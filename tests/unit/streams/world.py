@@ -167,7 +167,7 @@ class World:
         agent, at = self.agents[stage], self.positions[stage, partition]
         batch = self.broker.fetch(agent.topic.name, partition, at, most)
         if batch is not None:
-            await agent.on_batch(batch)
+            await agent.on_batches([batch])
             self.positions[stage, partition] = batch.next_offset
         return batch is not None
 

@@ -217,7 +217,7 @@ def test_a_former_owner_is_fenced_and_its_outputs_dropped() -> None:
         await world.start(CUSTOMER)
         batch = world.broker.fetch(world.topics.events.name, 0, position, 4)
         assert batch
-        await former.on_batch(batch)  # its sender is another, the broker the same
+        await former.on_batches([batch])  # its sender is another, the broker the same
         with pytest.raises(Fenced):
             await former.owned[0].checkpoint(world.senders[CUSTOMER])  # type: ignore[arg-type]
         await world.finish()
