@@ -66,13 +66,13 @@ def customer_key(number: int) -> bytes:
     return b"customer-%05d" % number
 
 
-def index_of(event_id: str) -> int:
+def index_of(event_id: bytes | None) -> int:
     """Return the position in the workload of the event with this id.
 
-    >>> index_of("000000ff-8000-4000-8000-0123456789ab")
+    >>> index_of(b"000000ff-8000-4000-8000-0123456789ab")
     255
     """
-    return int(event_id[:8], 16)
+    return int((event_id or b"")[:8], 16)
 
 
 def transactions(count: int, seed: int = 1, start_ms: int = START_MS) -> Workload:
