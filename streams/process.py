@@ -29,7 +29,7 @@ def serve(name: str, description: str, build: Build) -> int:
     except OSError as error:
         return _refuse(name, f"HEADRACE_METRICS_PORT {settings.metrics_port}: {error.strerror}")
     print(f"metrics: http://127.0.0.1:{port}/metrics", file=sys.stderr, flush=True)
-    return run(app, resources)
+    return run(app, resources, usecase.topics(settings.partitions))
 
 
 def _refuse(name: str, why: str) -> int:

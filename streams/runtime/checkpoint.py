@@ -55,7 +55,10 @@ class OwnedPartition:
         self.next_offset = -1 if checkpoint is None else checkpoint.offset
         if sources is not None:
             marks = b"" if checkpoint is None else checkpoint.marks
-            self.gate = Gate(sources, Marks.from_bytes(marks, 2 * sources))
+            try:
+                self.gate = Gate(sources, Marks.from_bytes(marks, 2 * sources))
+            except StateRefused as error:
+                raise StateRefused(f"{self.name}: {error}") from None
         return self.next_offset
 
     async def touch(self, keys: Sequence[bytes]) -> None:

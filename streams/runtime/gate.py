@@ -12,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from streams.features.table import StateRefused
 from streams.features.vector import merge_order
 from streams.kernels import I64, OUT_FLAGS, OUT_I64, VOID, kernel
 from streams.runtime.hop import END_OF_WATERMARKS, SOURCE_TOPICS, WATERMARK, HopRows
@@ -33,12 +34,12 @@ class Marks:
 
     @classmethod
     def from_bytes(cls, data: bytes, sources: int) -> "Marks":
-        """Return the marks in `data`, none where it is empty; raise ValueError where it is of other sources."""
+        """Return the marks in `data`, none where it is empty; raise StateRefused where it is of other sources."""
         if not data:
             return cls(np.full(sources, -1, np.int64), np.full(sources, NEVER, np.int64))
         marks = np.frombuffer(data, "<i8").astype(np.int64)
         if marks.size != 2 * sources:
-            raise ValueError(f"marks of {marks.size // 2} sources, not of {sources}: the partition count has changed")
+            raise StateRefused(f"marks of {marks.size // 2} sources, not of {sources}: the partition count has changed")
         return cls(marks[:sources], marks[sources:])
 
 

@@ -1,7 +1,7 @@
 """Topics as the catalogue declares them, created where they are not there yet."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from kafka import KafkaAdminClient, TopicPartition
@@ -33,10 +33,15 @@ def create_topics(kafka: str, topics: Iterable[Topic]) -> None:
         _create(admin, [topic for name, topic in declared.items() if name not in there])
         admin.wait_for_topics(list(declared))
         partitions = {one["name"]: len(one["partitions"]) for one in admin.describe_topics(list(declared))}
-    for name, topic in declared.items():
-        if partitions[name] != topic.partitions:
+    verify(declared.values(), partitions)
+
+
+def verify(topics: Iterable[Topic], partitions: Mapping[str, int]) -> None:
+    """Raise TopicMismatch for a topic that has not as many of `partitions`, by name, as it is declared with."""
+    for topic in topics:
+        if partitions[topic.name] != topic.partitions:
             raise TopicMismatch(
-                f"topic {name} has {partitions[name]} partitions, not {topic.partitions}: "
+                f"topic {topic.name} has {partitions[topic.name]} partitions, not {topic.partitions}: "
                 f"set HEADRACE_PARTITIONS to what the topics have, or start with empty topics"
             )
 

@@ -5,21 +5,32 @@ import gc
 import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
+from schemas.topics import Topic
 from streams.features.table import StateRefused
 from streams.runtime.batches import BatchApp
 from streams.runtime.sender import UndeliveredError
+from streams.runtime.topics import KafkaUnavailable, TopicMismatch, verify
 from streams.stores.state import Fenced
 
 log = logging.getLogger(__name__)
 
 # Their errors are worth reading, their progress is not.
-EXPECTED = (KafkaError, LookupError, ConnectionError, Fenced, StateRefused, UndeliveredError)
+EXPECTED = (
+    KafkaError,
+    KafkaUnavailable,
+    TopicMismatch,
+    LookupError,
+    ConnectionError,
+    Fenced,
+    StateRefused,
+    UndeliveredError,
+)
 """What may befall a sound worker: said in a line. Anything else is a fault of ours and shows where it is."""
 
 SWITCH_SECONDS = 0.0005
@@ -35,9 +46,10 @@ Resources = Callable[[], AbstractAsyncContextManager[None]]
 """What the app's handlers need: entered before the app starts, left after it has stopped."""
 
 
-def run(app: BatchApp, resources: Resources = nullcontext) -> int:
+def run(app: BatchApp, resources: Resources = nullcontext, topics: Iterable[Topic] = ()) -> int:
     """Run the worker until SIGINT or SIGTERM (answers 0) or until something in it fails (answers 1).
 
+    It does not start unless `topics`, and whatever else its agents read, are there as they are declared.
     On a signal the batches in hand are finished and the owner of the state makes its last checkpoint. On a
     failure nothing more is written: the last checkpoint stands, and whoever starts workers starts another.
     """
@@ -46,7 +58,7 @@ def run(app: BatchApp, resources: Resources = nullcontext) -> int:
         logging.getLogger(name).setLevel(logging.WARNING)
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
-        failure = asyncio.run(_run(app, resources))
+        failure = asyncio.run(_run(app, resources, topics))
     except Exception as error:  # from the check or the resources
         failure = error
     if failure is None:
@@ -58,11 +70,11 @@ def run(app: BatchApp, resources: Resources = nullcontext) -> int:
     return 1
 
 
-async def _run(app: BatchApp, resources: Resources) -> BaseException | None:
+async def _run(app: BatchApp, resources: Resources, topics: Iterable[Topic]) -> BaseException | None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await _check(app)
+    await _check(app, topics)
     async with resources():
         # What is imported and built by now stays; looking through it again and again would cost 100 ms each time.
         gc.collect()
@@ -85,16 +97,22 @@ async def _live(app: BatchApp) -> None:
     await app.wait_until_stopped()
 
 
-async def _check(app: BatchApp) -> None:
-    """Raise if Kafka does not answer or a topic is missing, which a Faust worker would wait for in silence."""
+async def _check(app: BatchApp, topics: Iterable[Topic]) -> None:
+    """Raise if Kafka does not answer, which a Faust worker would wait for in silence, or has not these topics."""
+    kafka = ", ".join(app.addresses)
     client = AIOKafkaClient(bootstrap_servers=app.addresses, request_timeout_ms=5000)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # the error raised says it all
     try:
         await client.bootstrap()
-        known = (await client.fetch_all_metadata()).topics()
+        cluster = await client.fetch_all_metadata()
+    except KafkaError:
+        raise KafkaUnavailable(f"Kafka at {kafka} does not answer") from None
     finally:
         await client.close()
         logging.getLogger("aiokafka").setLevel(logging.WARNING)
-    missing = sorted(app.source_topics - set(known))
+    there = {name: len(cluster.partitions_for_topic(name) or ()) for name in cluster.topics()}
+    declared = {topic.name: topic for topic in topics}
+    missing = sorted((app.source_topics | declared.keys()) - there.keys())
     if missing:
-        raise LookupError(f"no topic named {', '.join(missing)} on Kafka at {', '.join(app.addresses)}")
+        raise LookupError(f"no topic named {', '.join(missing)} on Kafka at {kafka}")
+    verify(declared.values(), there)

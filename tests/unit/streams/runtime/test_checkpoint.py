@@ -290,7 +290,7 @@ def test_another_partition_count_is_refused() -> None:
         two = await owner(store, sources=2)
         await fold(two, 1, b"a")
         await two.checkpoint(sender)
-        with pytest.raises(ValueError, match="the partition count has changed"):
+        with pytest.raises(StateRefused, match=f"{NAME}: .*the partition count has changed"):
             await owner(store, sources=3)
 
     run(scenario)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streams.features.table import StateRefused
 from streams.runtime.gate import NEVER, Gate, Marks
 from streams.runtime.hop import END_OF_WATERMARKS, EVENT, LABEL, WATERMARK, HopRows
 
@@ -338,5 +339,5 @@ def test_marks_come_back_from_their_bytes(values: list[int]) -> None:
 def test_marks_of_other_sources_are_refused() -> None:
     """Marks of another partition count are not misread, and say what has changed."""
     marks = Gate(PARTITIONS).marks()
-    with pytest.raises(ValueError, match="marks of 4 sources, not of 6: the partition count has changed"):
+    with pytest.raises(StateRefused, match="marks of 4 sources, not of 6: the partition count has changed"):
         Marks.from_bytes(marks.to_bytes(), 6)

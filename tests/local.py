@@ -1,0 +1,35 @@
+"""What tests on the local servers share: topics for a while, and waits with an end."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from kafka import KafkaAdminClient
+
+from schemas.topics import Topics
+from streams.runtime.topics import create_topics
+
+POLL = 0.05
+
+
+def within(seconds: float, truth: Callable[[], bool]) -> bool:
+    """Wait until it is true, at most so long, and say whether it is."""
+    deadline = time.monotonic() + seconds
+    while not truth() and time.monotonic() < deadline:
+        time.sleep(POLL)
+    return truth()
+
+
+@contextmanager
+def created(kafka: str, topics: Topics) -> Iterator[None]:
+    """Empty topics inside the block, gone after it."""
+    names = {topic.name for topic in topics}
+    create_topics(kafka, topics)
+    try:
+        yield
+    finally:
+        admin = KafkaAdminClient(bootstrap_servers=kafka)
+        admin.delete_topics(sorted(names))
+        gone = within(20, lambda: not names & set(admin.list_topics()))
+        admin.close()
+        assert gone
