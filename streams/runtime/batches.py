@@ -92,7 +92,7 @@ class Fetching:
     max_partition_bytes: int = 1 << 20
     min_bytes: int = 1
     max_wait: float = 0.1
-    linger: float = 0.002
+    linger: float = 0.004
 
 
 class _Listener(driver.ConsumerRebalanceListener):

@@ -25,7 +25,7 @@ if aiokafka.__version__ != AIOKAFKA:
         "check streams/runtime/fetching.py against it before changing the pin"
     )
 
-THIN_BYTES = 16 * 1024  # a response smaller than this lets the next request wait for `linger` seconds
+THIN_BYTES = 64 * 1024  # a response smaller than this lets the next request wait for `linger` seconds
 
 
 class Fetched(NamedTuple):
