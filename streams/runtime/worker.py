@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext
 
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 
 from schemas.topics import Topic
 from streams.features.table import StateRefused
@@ -42,6 +42,22 @@ GARBAGE_OBJECTS = 50_000
 QUIET = ("faust", "mode", "aiokafka", "streams.runtime.batches", "streams.runtime.fetching")
 
 
+GROUPS = "aiokafka.consumer.group_coordinator"
+
+
+class Routine(logging.Filter):
+    """Drops what aiokafka complains of whenever a group is made or changes, and settles by itself."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether a record of the logger `GROUPS` is worth telling."""
+        if str(record.msg).startswith("Group Coordinator Request failed"):
+            return not any(isinstance(one, GroupCoordinatorNotAvailableError) for one in record.args or ())
+        # Whoever finds the coordinator dead has said why.
+        return not str(record.msg).startswith(
+            ("Marking the coordinator dead", "Heartbeat failed for group %s because it is rebalancing")
+        )
+
+
 Resources = Callable[[], AbstractAsyncContextManager[None]]
 """What the app's handlers need: entered before the app starts, left after it has stopped."""
 
@@ -56,6 +72,7 @@ def run(app: BatchApp, resources: Resources = nullcontext, topics: Iterable[Topi
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger(GROUPS).addFilter(Routine())
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
         failure = asyncio.run(_run(app, resources, topics))

@@ -36,11 +36,13 @@ KEY = {"HEADRACE_MODEL_KEY": "k" * 32}
 
 @dataclass(frozen=True)
 class Run:
-    """A finished replay: the servers it ran on, the file, and the events' scores as they were published."""
+    """A finished replay: the servers it ran on, the file, the events' scores as they were published, and all that
+    the processes told."""
 
     servers: LocalServers
     file: Path
     scores: list[dict[str, Any]]
+    told: str
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
                 assert time.monotonic() < deadline, "not every event was scored"
                 time.sleep(0.2)
             scores = [json.loads(record.value) for record in records(servers, TOPICS.scores.name)]
-        yield Run(servers, file, scores)
+        told = "".join(log.read_text() for log in (folder / "logs").iterdir())
+        yield Run(servers, file, scores, told)
 
 
 def payments(path: Path) -> Path:
@@ -130,6 +133,13 @@ def test_a_replay_computes_what_the_backtest_computes(run: Run, tmp_path: Path) 
     assert not differing
     # The labels did reach the terminals.
     assert sum(features["terminal_fraud_rate_1d"] > 0 for features in live.values()) > COUNT / 20
+
+
+def test_nobody_complains_when_all_is_well(run: Run) -> None:
+    """On a Kafka that has just been made, with a worker that joins another: no warning, no error."""
+    lines = run.told.splitlines()
+    assert any("ready" in line for line in lines)
+    assert not [line for line in lines if " WARNING " in line or " ERROR " in line]
 
 
 def test_promises_hold_in_every_partition(run: Run) -> None:
