@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 
 from schemas.events import ModelAnnouncement
 from schemas.topics import MB
@@ -23,14 +24,17 @@ log = logging.getLogger(__name__)
 
 _decode = msgspec.json.Decoder(ModelAnnouncement).decode
 
+RETRY_SECONDS = 5.0
+
 Swap = Callable[[ServingModel], None]
 
 
 class ModelFeed:
-    """The newest acceptable model of a use case, handed to `swap` at the start and whenever there is a newer one.
+    """The models of a use case as they are announced, each handed to `swap` if it may be used.
 
-    Until a snapshot has come, the recipe's unlearnt model serves. A snapshot with a wrong signature or of another
-    feature set is refused, and the model in use stays.
+    At the start the recipe's unlearnt model serves, and only the newest record of the topic is tried: what came
+    before it is not. A snapshot with a wrong signature or of another feature set is refused, and the model in use
+    stays.
     """
 
     def __init__(self, usecase: UseCase, kafka: str, topic: str, key: bytes, metrics: Metrics, swap: Swap) -> None:
@@ -67,8 +71,15 @@ class ModelFeed:
         return self._usecase.features.names
 
     async def _follow(self) -> None:
-        async for record in self._consumer:
-            await self._take(record.value)
+        """Take each record, until cancelled: scoring can do without a new model, so that no error ends it."""
+        while True:
+            try:
+                async for record in self._consumer:
+                    await self._take(record.value)
+            except Exception as error:
+                ours = None if isinstance(error, KafkaError) else error
+                log.warning("%s: not followed, trying again: %s", self._partition.topic, error, exc_info=ours)
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def _take(self, value: bytes | None) -> None:
         try:

@@ -1,10 +1,14 @@
 """Model swap: what is announced is put to use if it may be, and refused without harm if it may not."""
 
 import asyncio
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from aiokafka.errors import CorruptRecordException
 
 from schemas.codec import encode
+from streams.agents import models
 from streams.agents.models import ModelFeed
 from streams.agents.scoring import ServingModel
 from streams.metrics import Metrics
@@ -63,3 +67,44 @@ def test_a_sealed_model_is_put_to_use() -> None:
 def test_anything_else_is_refused_and_counted(value: bytes | None) -> None:
     """Nothing is swapped, one more is counted, and the feed lives to read the next."""
     assert taken(value) == ([], 1)
+
+
+class Troubled:
+    """A consumer whose every other record is an error of Kafka's, or of ours."""
+
+    def __init__(self, *said: bytes | Exception) -> None:
+        self._said = list(said)
+
+    def __aiter__(self) -> "Troubled":
+        return self
+
+    async def __anext__(self) -> Any:
+        if not self._said:
+            await asyncio.Event().wait()
+        one = self._said.pop(0)
+        if isinstance(one, Exception):
+            raise one
+        return SimpleNamespace(value=one)
+
+
+@pytest.mark.parametrize("error", [CorruptRecordException("too bad"), RuntimeError("too bad")])
+def test_an_error_does_not_end_the_swaps(monkeypatch: Any, caplog: Any, error: Exception) -> None:
+    """What comes after an error is put to use, the error is told, and no model counts as refused."""
+    swapped = asyncio.Queue[ServingModel]()
+    metrics = Metrics("worker")
+    feed = ModelFeed(FRAUD, "127.0.0.1:1", "fraud.models", KEY, metrics, swapped.put_nowait)
+    monkeypatch.setattr(models, "RETRY_SECONDS", 0.0)
+
+    async def scenario() -> list[int]:
+        feed._consumer = Troubled(error, announced(created_at=1), error, announced(created_at=2))
+        following = asyncio.create_task(feed._follow())
+        async with asyncio.timeout(10):
+            found = [(await swapped.get()).created_at for _ in range(2)]
+        following.cancel()
+        return found
+
+    assert asyncio.run(scenario()) == [1, 2]
+    told = [record for record in caplog.records if "fraud.models: not followed, trying again: " in record.message]
+    assert len(told) == 2
+    assert "too bad" in told[0].message
+    assert metrics.registry.get_sample_value("headrace_models_refused_total") == 0
