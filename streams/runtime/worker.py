@@ -46,14 +46,20 @@ GROUPS = "aiokafka.consumer.group_coordinator"
 
 
 class Routine(logging.Filter):
-    """Drops what aiokafka complains of whenever a group is made or changes, and settles by itself."""
+    """Drops what aiokafka complains of whenever a group is made or changes, as it settles by itself.
+
+    And what Faust says of a crash, with a traceback whatever it was: the worker's last line says it.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Say whether a record of the logger `GROUPS` is worth telling."""
-        if str(record.msg).startswith("Group Coordinator Request failed"):
+        """Say whether a record is worth telling."""
+        message = str(record.msg)
+        if record.name != GROUPS:
+            return "Crashed reason=" not in message
+        if message.startswith("Group Coordinator Request failed"):
             return not any(isinstance(one, GroupCoordinatorNotAvailableError) for one in record.args or ())
         # Whoever finds the coordinator dead has said why.
-        return not str(record.msg).startswith(
+        return not message.startswith(
             ("Marking the coordinator dead", "Heartbeat failed for group %s because it is rebalancing")
         )
 
@@ -72,7 +78,8 @@ def run(app: BatchApp, resources: Resources = nullcontext, topics: Iterable[Topi
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger(GROUPS).addFilter(Routine())
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Routine())
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
         failure = asyncio.run(_run(app, resources, topics))

@@ -27,6 +27,14 @@ def test_what_a_group_does_by_itself_is_not_told(message: str, arguments: tuple[
     assert Routine().filter(record) is told
 
 
+def test_a_crash_is_told_once() -> None:
+    """Whichever of Faust's services says it: the line that the worker ends with is enough."""
+    record = logging.LogRecord(
+        "faust.tables.recovery", logging.ERROR, "", 0, "[^--Recovery]: Crashed reason=%r", (), None
+    )
+    assert not Routine().filter(record)
+
+
 def test_the_messages_are_those_of_aiokafka() -> None:
     """What is kept out is what the pinned aiokafka says."""
     from aiokafka.consumer import group_coordinator  # noqa: PLC0415
