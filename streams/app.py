@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 
@@ -15,10 +16,14 @@ from streams.runtime.batches import BatchApp, Ownership, create_app
 from streams.runtime.checkpoint import OwnedPartition, checkpoint_all
 from streams.runtime.sender import Sender
 from streams.settings import Settings
-from streams.stores.redis import RedisStateStore, StoreUnavailable
+from streams.stores.patient import PatientStore
+from streams.stores.redis import RedisStateStore
+from streams.stores.state import StoreUnavailable
 from streams.usecases import UseCase
 
 log = logging.getLogger(__name__)
+
+TELL_SECONDS = 10.0  # between two lines about a store that is away
 
 
 class StageWorker:
@@ -28,6 +33,7 @@ class StageWorker:
         self._settings, self._metrics = settings, metrics
         self._topics = topics = usecase.topics(settings.partitions)
         self._store = RedisStateStore(settings.redis, usecase.features.longest_keep)
+        self._told_at = float("-inf")
         self._sender = Sender(settings.kafka, f"{usecase.name}-stages")
         self._agents: dict[str, StageAgent] = {}
         self.app: BatchApp = create_app(
@@ -37,8 +43,9 @@ class StageWorker:
             session_timeout=settings.session_seconds,
             heartbeat_interval=settings.session_seconds / 5,
         )
+        store = PatientStore(self._store, self._on_retry, lambda: self.app.should_stop)
         for index, stage in enumerate(usecase.features.stages):
-            agent = StageAgent(usecase, index, topics, self._sender, self._store, metrics, settings.max_ahead_ms)
+            agent = StageAgent(usecase, index, topics, self._sender, store, metrics, settings.max_ahead_ms)
             self._agents[agent.topic.name] = agent
             self.app.on_batches(agent.topic.name, name=stage.entity)(agent.on_batches)
         self._models = ModelFeed(
@@ -53,13 +60,14 @@ class StageWorker:
         for topic in self._topics:
             await self._sender.partitions(topic.name)
         await self._models.start()
-        tending = asyncio.create_task(self._tend())
+        tasks = [asyncio.create_task(self._tend()), asyncio.create_task(self._show())]
         try:
             yield
         finally:
-            tending.cancel()
-            with suppress(asyncio.CancelledError):
-                await tending
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
             await self._models.stop()
             await self._sender.stop()
             await self._store.close()
@@ -73,7 +81,10 @@ class StageWorker:
         return dict(zip(partitions, offsets, strict=True))
 
     async def _revoking(self, partitions: set[TP]) -> None:
-        await self._checkpoint()
+        try:
+            await self._checkpoint()
+        except StoreUnavailable as error:
+            log.warning("partitions are given up without a checkpoint, their owner does more again: %s", error)
         for tp in partitions:
             self._agents[tp.topic].release(tp.partition)
 
@@ -97,22 +108,30 @@ class StageWorker:
             await asyncio.sleep(share)
 
     async def _tend(self) -> None:
-        """Checkpoint, look after the gates, and show where the worker stands, until cancelled."""
+        """Checkpoint and look after the gates, until cancelled."""
         while True:
             try:
                 await self._checkpoint_in_turn()
                 for agent in self._agents.values():
                     await agent.give_up_late_watermarks(self._settings.watermark_wait_seconds)
             except StoreUnavailable as error:
-                log.warning("no checkpoint, trying again: %s", error)
-                self._metrics.store_retries.labels("redis").inc()
+                self._on_retry(error)
             except Exception as error:
                 await self.app.crash(error)
                 return
-            self._show()
 
-    def _show(self) -> None:
-        for tp, lag in self.app.lag().items():
-            self._metrics.lag.labels(tp.topic, str(tp.partition)).set(lag)
-        for agent in self._agents.values():
-            agent.show(self._metrics)
+    async def _show(self) -> None:
+        """Show where the worker stands, also while a store is away and nothing moves, until cancelled."""
+        while True:
+            await asyncio.sleep(self._settings.checkpoint_seconds)
+            with suppress(AssertionError):  # aiokafka's, of a partition that is just being given up
+                for tp, lag in self.app.lag().items():
+                    self._metrics.lag.labels(tp.topic, str(tp.partition)).set(lag)
+            for agent in self._agents.values():
+                agent.show(self._metrics)
+
+    def _on_retry(self, error: StoreUnavailable) -> None:
+        self._metrics.store_retries.labels("redis").inc()
+        if time.monotonic() - self._told_at > TELL_SECONDS:
+            self._told_at = time.monotonic()
+            log.warning("trying again: %s", error)

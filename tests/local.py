@@ -3,8 +3,9 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 
 from schemas.topics import Topics
 from streams.runtime.topics import create_topics
@@ -33,3 +34,19 @@ def created(kafka: str, topics: Topics) -> Iterator[None]:
         gone = within(20, lambda: not names & set(admin.list_topics()))
         admin.close()
         assert gone
+
+
+def records(kafka: str, topic: str) -> list[Any]:
+    """Every record that a topic has by now, each partition's in order."""
+    consumer = KafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False)
+    partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or [])]
+    consumer.assign(partitions)
+    consumer.seek_to_beginning()
+    ends = consumer.end_offsets(partitions)
+    found: list[Any] = []
+    deadline = time.monotonic() + 30
+    while any(consumer.position(one) < ends[one] for one in partitions):
+        assert time.monotonic() < deadline, f"{topic} cannot be read to its ends {ends}"
+        found += [record for batch in consumer.poll(500).values() for record in batch]
+    consumer.close()
+    return found

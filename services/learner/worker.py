@@ -71,5 +71,6 @@ class LearnerWorker:
                 await self.app.crash(error)
                 return
             self.agent.show()
-            for tp, lag in self.app.lag().items():
-                self._metrics.lag.labels(tp.topic, str(tp.partition)).set(lag)
+            with suppress(AssertionError):  # aiokafka's, of a partition that is just being given up
+                for tp, lag in self.app.lag().items():
+                    self._metrics.lag.labels(tp.topic, str(tp.partition)).set(lag)

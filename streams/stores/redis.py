@@ -19,7 +19,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
-from streams.stores.state import Checkpoint, Claim, Fenced, States
+from streams.stores.state import Checkpoint, Claim, Fenced, States, StoreUnavailable
 
 SOCKET_SECONDS = 5.0
 
@@ -31,10 +31,6 @@ for i = 3, #KEYS do redis.call('SET', KEYS[i], ARGV[i + 3], 'PX', ARGV[4]) end
 redis.call('HSET', KEYS[2], 'offset', ARGV[2], 'marks', ARGV[3], 'number', ARGV[5])
 return #KEYS - 2
 """
-
-
-class StoreUnavailable(ConnectionError):
-    """Redis does not answer; the message names it. What was to be written may or may not have been."""
 
 
 class RedisStateStore:

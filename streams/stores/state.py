@@ -12,6 +12,10 @@ class Fenced(Exception):
     """Another worker has claimed the partition since; this one must stop writing it."""
 
 
+class StoreUnavailable(ConnectionError):
+    """The store does not answer; the message names it. What was to be written may or may not have been."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """Where a partition's fold stands: the next input offset to read and the gate's marks (opaque bytes)."""

@@ -14,8 +14,8 @@ from redis import Redis
 from infra.local.ports import free_port
 from streams.stores import redis as redis_store
 from streams.stores.memory import MemoryStateStore
-from streams.stores.redis import RedisStateStore, StoreUnavailable
-from streams.stores.state import Checkpoint, Fenced, StateStore
+from streams.stores.redis import RedisStateStore
+from streams.stores.state import Checkpoint, Fenced, StateStore, StoreUnavailable
 
 TTL_MS = 60_000
 Scenario = Callable[[StateStore, str], Awaitable[None]]
