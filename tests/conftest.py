@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from infra.local import LocalServers
+from infra.local.kafka import Kafka
 
-SERVERS = ("kafka", "valkey", "cassandra")
+SERVERS = {"kafka_server", "mortal_kafka", "valkey_server", "cassandra_server"}
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +19,13 @@ def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a running Kafka, `host:port`."""
     with LocalServers(tmp_path_factory.mktemp("kafka"), only=("kafka",)) as servers:
         yield servers.kafka.address
+
+
+@pytest.fixture(scope="session")
+def mortal_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    """Another Kafka, for the tests that kill it; each leaves it as it found it, running."""
+    with LocalServers(tmp_path_factory.mktemp("mortal-kafka"), only=("kafka",)) as servers:
+        yield servers.kafka
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +44,6 @@ def cassandra_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what uses a server, so that `-m "not integration"` starts none."""
-    servers = {f"{name}_server" for name in SERVERS}
     for item in items:
-        if servers & set(getattr(item, "fixturenames", ())):
+        if SERVERS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.integration)

@@ -21,25 +21,19 @@ from faust.types import TP
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient, NewTopic
 
-from infra.local import LocalServers
 from infra.local.ports import free_port
 from streams.runtime.batches import Batch, Fetching, Ownership, create_app
 from streams.runtime.worker import run
+from tests.local import within
 
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServers]:
-    with LocalServers(tmp_path_factory.mktemp("kafka"), only=("kafka",)) as servers:
-        yield servers
-
-
 @pytest.fixture
-def kafka(servers: LocalServers) -> str:
-    return servers.kafka.address
+def kafka(kafka_server: str) -> str:
+    return kafka_server
 
 
 @pytest.fixture
@@ -55,13 +49,6 @@ def new_topic(kafka: str, partitions: int = 1) -> str:
     admin.create_topics([NewTopic(name, partitions, 1)])
     admin.close()
     return name
-
-
-def within(seconds: float, truth: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + seconds
-    while not truth() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return truth()
 
 
 class Worker:
@@ -132,7 +119,7 @@ def test_a_killed_worker_and_rebalances_lose_and_repeat_nothing(kafka, producer,
     send_until(some_more())
     first.end(signal.SIGKILL)
     third = start(topic, other)
-    send_until(lambda: "has 9 partitions" in second.said + third.said or "has 4 partitions" in third.said)
+    send_until(lambda: "has 9 partitions" in second.said or "partitions" in third.said)
     send_until(some_more())
     assert second.end(signal.SIGTERM) == 0
     send_until(some_more())
@@ -183,19 +170,20 @@ def test_a_last_checkpoint_that_fails_is_a_failure(kafka, start, tmp_path):
     assert "PermissionError: not the owner" in worker.said
 
 
-def test_a_broker_that_comes_back_is_read_on(servers, kafka, start, tmp_path):
+def test_a_broker_that_comes_back_is_read_on(mortal_kafka, start, tmp_path):
     """A broker killed and started again interrupts a worker but does not end it, nor lose or repeat an event."""
+    kafka = mortal_kafka.address
     topic = new_topic(kafka, 2)
-    worker = start(topic)
+    worker = start(topic, at=kafka)
     for i in range(2):
         producer = KafkaProducer(bootstrap_servers=kafka)
         for j in range(100):
             producer.send(topic, value=b"%d" % (100 * i + j), partition=j % 2)
         producer.close()
         assert within(60, lambda n=100 * (i + 1): len(folded(tmp_path, topic)) == n)
-        servers.kafka.kill()
-        servers.kafka.start()
-        servers.kafka.wait_healthy()
+        mortal_kafka.kill()
+        mortal_kafka.start()
+        mortal_kafka.wait_healthy()
     assert sorted(map(int, folded(tmp_path, topic))) == list(range(200))
     assert worker.end(signal.SIGTERM) == 0
 

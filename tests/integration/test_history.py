@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.request import urlopen
@@ -15,19 +16,20 @@ from uuid import uuid4
 
 import msgspec
 import pytest
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from infra.local import LocalServers
+from infra.local.cassandra import Cassandra
 from infra.local.ports import free_port
 from schemas.codec import encode
 from schemas.events import WATERMARK_HEADER, Example, Label, Score, Watermark
 from streams.agents.joiner import example
 from streams.runtime.hop import EVENT, LABEL, WATERMARK, HopFormat, HopRows
 from streams.runtime.records import Records
-from streams.runtime.topics import create_topics
 from streams.stores.cassandra import CassandraHistory
 from streams.stores.history import DAY_MS
 from streams.usecases import FRAUD
+from tests.local import created, records, within
 
 pytestmark = pytest.mark.integration
 
@@ -42,18 +44,11 @@ PATIENCE = 60.0  # seconds
 NOW = int(time.time() * 1000)
 
 
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServers]:
-    with LocalServers(tmp_path_factory.mktemp("servers"), only=("kafka", "cassandra")) as running:
-        yield running
-
-
 class World:
     """Empty topics and an empty keyspace, and history processes as their users start them."""
 
-    def __init__(self, servers: LocalServers, folder: Path) -> None:
-        self.servers = servers
-        self.kafka = servers.kafka.address
+    def __init__(self, kafka: str, cassandra: str, folder: Path) -> None:
+        self.kafka, self.cassandra = kafka, cassandra
         self.keyspace = f"k{uuid4().hex[:12]}"
         self._folder = folder
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -61,7 +56,9 @@ class World:
 
     def start(self, **settings: str) -> subprocess.Popen[bytes]:
         self.metrics_port = free_port()
-        environment = self.servers.environment() | {
+        environment = {
+            "HEADRACE_KAFKA": self.kafka,
+            "HEADRACE_CASSANDRA": self.cassandra,
             "HEADRACE_KEYSPACE": self.keyspace,
             "HEADRACE_PARTITIONS": str(PARTITIONS),
             "HEADRACE_SESSION_SECONDS": "6",
@@ -98,16 +95,7 @@ class World:
 
     def records(self, topic: str) -> list[Any]:
         """Every record of a topic."""
-        consumer = KafkaConsumer(bootstrap_servers=self.kafka)
-        partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or [])]
-        consumer.assign(partitions)
-        consumer.seek_to_beginning()
-        ends = consumer.end_offsets(partitions)
-        found: list[Any] = []
-        while any(consumer.position(tp) < ends[tp] for tp in partitions):
-            found += [record for batch in consumer.poll(500).values() for record in batch]
-        consumer.close()
-        return found
+        return records(self.kafka, topic)
 
     def lag(self) -> int:
         """Records of scores and labels that are not committed."""
@@ -120,7 +108,7 @@ class World:
 
     def ask(self, question: Callable[[CassandraHistory], Awaitable[T]]) -> T:
         async def asked() -> T:
-            store = CassandraHistory(self.servers.cassandra.address, self.keyspace, "fraud")
+            store = CassandraHistory(self.cassandra, self.keyspace, "fraud")
             await store.start()
             try:
                 return await question(store)
@@ -134,25 +122,25 @@ class World:
 
 
 @pytest.fixture
-def world(servers: LocalServers, tmp_path: Path) -> Iterator[World]:
-    create_topics(servers.kafka.address, TOPICS)
-    world = World(servers, tmp_path)
-    yield world
-    for process in world.processes:
-        process.kill()
-        process.wait(20)
-    admin = KafkaAdminClient(bootstrap_servers=servers.kafka.address)
-    names = {topic.name for topic in TOPICS}
-    admin.delete_topics(list(names))
-    assert within(20, lambda: not names & set(admin.list_topics()))
-    admin.close()
+def world(kafka_server: str, cassandra_server: str, tmp_path: Path) -> Iterator[World]:
+    with running(World(kafka_server, cassandra_server, tmp_path)) as world:
+        yield world
 
 
-def within(seconds: float, truth: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + seconds
-    while not truth() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return truth()
+@contextmanager
+def running(world: World) -> Iterator[World]:
+    """The topics of a world inside the block, and no process of it after."""
+    with created(world.kafka, TOPICS):
+        try:
+            yield world
+        finally:
+            for process in world.processes:
+                process.terminate()  # whoever leaves the group like this is not waited for in the next test
+            for process in world.processes:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(20)
+                process.kill()
+                process.wait()
 
 
 def score(number: int) -> Score:
@@ -286,28 +274,37 @@ def test_a_killed_process_loses_nothing(world: World) -> None:
     assert world.records(TOPICS.dlq.name) == []
 
 
-def test_cassandra_may_be_away(world: World) -> None:
+@pytest.fixture
+def mortal_cassandra(tmp_path: Path) -> Iterator[Cassandra]:
+    with LocalServers(tmp_path / "cassandra", only=("cassandra",)) as servers:
+        yield servers.cassandra
+
+
+def test_cassandra_may_be_away(kafka_server: str, mortal_cassandra: Cassandra, tmp_path: Path) -> None:
     """While Cassandra is down nothing is lost, no label is called unknown, and a metric shows it; then all of it
     is caught up with."""
-    n = 200
-    world.start(HEADRACE_LABEL_WAIT_SECONDS="0.5")
-    world.send(*[score_message(score(i), i % PARTITIONS) for i in range(10)])
-    assert within(PATIENCE, lambda: "ready" in world.said() and world.lag() == 0), world.said()
-    world.servers.cassandra.kill()
-    world.send(*[score_message(score(i), i % PARTITIONS) for i in range(10, n)])
-    world.send(*[label_message(label(i), i % PARTITIONS) for i in range(n)])
-    assert within(PATIENCE, lambda: world.metric('headrace_store_retries_total{store="cassandra"}') > 0)
-    assert within(PATIENCE, lambda: world.metric('headrace_lag_records{partition="0",topic="fraud.labels"}') == n / 2)
-    world.servers.cassandra.start()
-    world.servers.cassandra.wait_healthy()
-    assert within(PATIENCE, lambda: world.lag() == 0), world.said()
+    with running(World(kafka_server, mortal_cassandra.address, tmp_path)) as world:
+        n = 200
+        world.start(HEADRACE_LABEL_WAIT_SECONDS="0.5")
+        world.send(*[score_message(score(i), i % PARTITIONS) for i in range(10)])
+        assert within(PATIENCE, lambda: "ready" in world.said() and world.lag() == 0), world.said()
+        mortal_cassandra.kill()
+        world.send(*[score_message(score(i), i % PARTITIONS) for i in range(10, n)])
+        world.send(*[label_message(label(i), i % PARTITIONS) for i in range(n)])
+        assert within(PATIENCE, lambda: world.metric('headrace_store_retries_total{store="cassandra"}') > 0)
+        assert within(
+            PATIENCE, lambda: world.metric('headrace_lag_records{partition="0",topic="fraud.labels"}') == n / 2
+        )
+        mortal_cassandra.start()
+        mortal_cassandra.wait_healthy()
+        assert within(PATIENCE, lambda: world.lag() == 0), world.said()
 
-    scores = {f"e{i}": score(i) for i in range(n)}
-    assert world.ask(lambda store: store.scores(list(scores))) == scores
-    assert {one.event_id for one in examples(world)} == set(scores)
-    assert world.records(TOPICS.dlq.name) == []
-    assert within(PATIENCE, lambda: world.metric("headrace_lag_records") == 0)
-    assert world.processes[0].poll() is None
+        scores = {f"e{i}": score(i) for i in range(n)}
+        assert world.ask(lambda store: store.scores(list(scores))) == scores
+        assert {one.event_id for one in examples(world)} == set(scores)
+        assert world.records(TOPICS.dlq.name) == []
+        assert within(PATIENCE, lambda: world.metric("headrace_lag_records") == 0)
+        assert world.processes[0].poll() is None
 
 
 def test_a_slow_history_makes_no_label_unknown(world: World) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from urllib.request import urlopen
@@ -13,17 +14,15 @@ from urllib.request import urlopen
 import msgspec
 import numpy as np
 import pytest
-from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 
-from infra.local import LocalServers
 from infra.local.ports import free_port
 from schemas.codec import encode
 from schemas.events import Example, ModelAnnouncement
 from streams.models.learner import Learner
 from streams.models.snapshot import seal, unseal
 from streams.runtime.producer import Producer
-from streams.runtime.topics import create_topics
 from streams.usecases import FRAUD
+from tests.local import created, records, within
 
 pytestmark = pytest.mark.integration
 
@@ -34,28 +33,11 @@ NAMES, FINGERPRINT = FRAUD.features.names, FRAUD.features.fingerprint
 PATIENCE = 60.0  # seconds
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with LocalServers(tmp_path_factory.mktemp("kafka"), only=("kafka",)) as servers:
-        yield servers.kafka.address
-
-
 @pytest.fixture
-def kafka(cluster: str) -> Iterator[str]:
+def kafka(kafka_server: str) -> Iterator[str]:
     """A Kafka with the use case's topics, all empty."""
-    create_topics(cluster, TOPICS)
-    yield cluster
-    admin = KafkaAdminClient(bootstrap_servers=cluster)
-    admin.delete_topics([topic.name for topic in TOPICS])
-    assert within(10, lambda: not {topic.name for topic in TOPICS} & set(admin.list_topics()))
-    admin.close()
-
-
-def within(seconds: float, truth: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + seconds
-    while not truth() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return truth()
+    with created(kafka_server, TOPICS):
+        yield kafka_server
 
 
 class Process:
@@ -84,6 +66,12 @@ class Process:
     def wait(self) -> int:
         return self._process.wait(PATIENCE)
 
+    def stop(self) -> None:
+        """Let it leave its group, so that the next one does not wait for it."""
+        with suppress(subprocess.TimeoutExpired):
+            self.end(signal.SIGTERM)
+        self.kill()
+
     def kill(self) -> None:
         self._process.kill()
         self._process.wait(20)
@@ -99,7 +87,7 @@ def start(kafka: str, tmp_path: Path) -> Iterator[Callable[..., Process]]:
 
     yield process
     for one in started:
-        one.kill()
+        one.stop()
 
 
 def examples(count: int, first: int = 0) -> list[Example]:
@@ -130,24 +118,13 @@ def teach(kafka: str, given: list[Example]) -> None:
     send(kafka, TOPICS.examples.name, *map(encode, given))
 
 
-def records(kafka: str, topic: str) -> list[bytes]:
-    """Every value in the topic's partition 0."""
-    consumer = KafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False)
-    place = TopicPartition(topic, 0)
-    consumer.assign([place])
-    end, values = consumer.end_offsets([place])[place], []
-    consumer.seek_to_beginning(place)
-    deadline = time.monotonic() + 20
-    while consumer.position(place) < end:
-        assert time.monotonic() < deadline, f"{topic} ends at {end}, read to {consumer.position(place)}"
-        for batch in consumer.poll(200).values():
-            values += [record.value for record in batch]
-    consumer.close()
-    return values
+def values(kafka: str, topic: str) -> list[bytes]:
+    """Every value in the topic."""
+    return [record.value for record in records(kafka, topic)]
 
 
 def announced(kafka: str) -> list[ModelAnnouncement]:
-    return [msgspec.json.decode(value, type=ModelAnnouncement) for value in records(kafka, TOPICS.models.name)]
+    return [msgspec.json.decode(value, type=ModelAnnouncement) for value in values(kafka, TOPICS.models.name)]
 
 
 def has_learnt(kafka: str, count: int) -> bool:
@@ -233,7 +210,7 @@ def test_poison_is_put_aside_and_nothing_else_disturbed(kafka: str, start: Calla
     learner = start()
     assert within(PATIENCE, lambda: has_learnt(kafka, 40)), learner.said
     assert_is(announced(kafka)[-1], taught(good))
-    assert records(kafka, TOPICS.dlq.name) == [b"\xff\xfe", mistyped]
+    assert values(kafka, TOPICS.dlq.name) == [b"\xff\xfe", mistyped]
     assert metric(learner, 'headrace_examples_refused_total{reason="feature_set"}') == 1
     assert metric(learner, 'headrace_examples_refused_total{reason="unfit_value"}') == 1
 
@@ -264,7 +241,7 @@ def test_a_model_it_cannot_trust_stops_it(kafka: str, start: Callable[..., Proce
     if newest != b"no announcement":
         assert "logistic@50: its signature does not fit" in learner.said
     assert "Traceback" not in learner.said
-    assert records(kafka, TOPICS.models.name) == [encode(good), newest]
+    assert values(kafka, TOPICS.models.name) == [encode(good), newest]
 
 
 def test_a_model_of_other_features_is_learnt_anew(kafka: str, start: Callable[..., Process]) -> None:

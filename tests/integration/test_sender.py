@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -10,22 +10,15 @@ from kafka import KafkaConsumer
 from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.structs import TopicPartition
 
-from infra.local import LocalServers
 from streams.runtime.records import Spans, build
 from streams.runtime.sender import Sender, UndeliveredError
 
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServers]:
-    with LocalServers(tmp_path_factory.mktemp("kafka"), only=("kafka",)) as servers:
-        yield servers
-
-
 @pytest.fixture
-def kafka(servers: LocalServers) -> str:
-    return servers.kafka.address
+def kafka(kafka_server: str) -> str:
+    return kafka_server
 
 
 def new_topic(kafka: str, partitions: int = 1, **config: str) -> str:
@@ -177,9 +170,9 @@ def test_an_unknown_topic_or_partition_is_named(kafka):
     asyncio.run(scenario())
 
 
-def test_a_broker_that_comes_back_gets_everything_in_order(servers):
+def test_a_broker_that_comes_back_gets_everything_in_order(mortal_kafka):
     """Killed with batches in flight and started again: none is missing, and first appearances are in order."""
-    kafka = servers.kafka.address
+    kafka = mortal_kafka.address
     topic = new_topic(kafka)
     values = [b"%d" % i for i in range(400)]
 
@@ -190,10 +183,10 @@ def test_a_broker_that_comes_back_gets_everything_in_order(servers):
             sender.send_batch(topic, 0, batch([value]))
             await asyncio.sleep(0.001)
             if i == 200:
-                servers.kafka.kill()
+                mortal_kafka.kill()
         assert sender.outstanding > 0
-        servers.kafka.start()
-        await asyncio.to_thread(servers.kafka.wait_healthy)
+        mortal_kafka.start()
+        await asyncio.to_thread(mortal_kafka.wait_healthy)
         async with asyncio.timeout(90):
             await sender.acked(sender.mark())
         await sender.stop()
@@ -203,15 +196,15 @@ def test_a_broker_that_comes_back_gets_everything_in_order(servers):
     assert list(dict.fromkeys(read_values)) == values
 
 
-def test_a_broker_that_stays_away_fails_the_checkpoint(servers):
+def test_a_broker_that_stays_away_fails_the_checkpoint(mortal_kafka):
     """After the delivery timeout the outputs count as undelivered, and stopping does not hang."""
-    kafka = servers.kafka.address
+    kafka = mortal_kafka.address
     topic = new_topic(kafka)
 
     async def scenario() -> None:
         sender = await started(kafka, delivery_timeout=2.0)
         await sender.partitions(topic)
-        servers.kafka.kill()
+        mortal_kafka.kill()
         sender.send_batch(topic, 0, batch([b"lost"]))
         async with asyncio.timeout(60):
             with pytest.raises(UndeliveredError, match=topic):
@@ -221,5 +214,5 @@ def test_a_broker_that_stays_away_fails_the_checkpoint(servers):
     try:
         asyncio.run(scenario())
     finally:
-        servers.kafka.start()
-        servers.kafka.wait_healthy()
+        mortal_kafka.start()
+        mortal_kafka.wait_healthy()
