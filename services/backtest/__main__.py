@@ -4,19 +4,16 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 from tqdm import tqdm
 
 from services.backtest import output
 from services.backtest.run import backtest
+from streams.arguments import argument
 from streams.models.learner import Learner
 from streams.stores.files import FileError, mapping, milliseconds, read
 from streams.usecases import USECASES
-
-T = TypeVar("T")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,16 +56,6 @@ def _learnt(learner: Learner) -> str:
     )
 
 
-def _argument(parse: Callable[[str], T]) -> Callable[[str], T]:
-    def checked(text: str) -> T:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return checked
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m services.backtest",
@@ -81,21 +68,21 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", type=Path, required=True, metavar="SCORES.parquet", help="the file to write")
     add(
         "--columns",
-        type=_argument(mapping),
+        type=argument(mapping),
         default={},
         metavar="FIELD=COLUMN,…",
         help="the columns whose names differ from the event's fields; label=COLUMN for the label",
     )
     add(
         "--label-delay",
-        type=_argument(milliseconds),
+        type=argument(milliseconds),
         default=milliseconds("7d"),
         metavar="7d",
         help="how long after its event a label comes, such as 7d, 12h or 20s (default: 7d)",
     )
     add(
         "--refresh",
-        type=_argument(milliseconds),
+        type=argument(milliseconds),
         default=milliseconds("1h"),
         metavar="1h",
         help="stream time between two models that score (default: 1h)",

@@ -18,6 +18,7 @@ from schemas.topics import Topics
 from services.demo.launch import READY_SECONDS, Launch
 from services.demo.report import line, summary
 from services.demo.watch import NOTHING, Reading, scrape
+from streams.arguments import above_zero, argument
 from streams.runtime.producer import stop_flag
 from streams.runtime.topics import KafkaUnavailable, record_counts
 from streams.settings import Settings, SettingsError
@@ -152,16 +153,6 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _above_zero(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0
-    if not 0 < number < inf:
-        raise argparse.ArgumentTypeError(f"'{text}': must be a number above 0")
-    return number
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m services.demo",
@@ -171,9 +162,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("usecase", choices=sorted(USECASES))
     parser.add_argument(
-        "--duration", type=_above_zero, default=inf, metavar="S", help="seconds to run (default: until Ctrl-C)"
+        "--duration", type=argument(above_zero), default=inf, metavar="S", help="seconds to run (default: until Ctrl-C)"
     )
-    parser.add_argument("--rate", type=_above_zero, default=500.0, metavar="N", help="events a second (default: 500)")
+    parser.add_argument(
+        "--rate", type=argument(above_zero), default=500.0, metavar="N", help="events a second (default: 500)"
+    )
     return parser
 
 

@@ -4,23 +4,20 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import TypeVar
 
 from tqdm import tqdm
 
 from services.replay.replay import Replay
 from services.replay.schedule import known_by
+from streams.arguments import argument
 from streams.runtime.producer import Producer, stop_flag
 from streams.runtime.topics import KafkaUnavailable, TopicMismatch, create_topics
 from streams.settings import Settings, SettingsError
 from streams.stores.files import FileError, mapping, milliseconds, read
 from streams.usecases import USECASES
-
-T = TypeVar("T")
 
 LINGER_MS = 20
 
@@ -82,16 +79,6 @@ def _limit(text: str) -> int:
     return int(text)
 
 
-def _argument(parse: Callable[[str], T]) -> Callable[[str], T]:
-    def checked(text: str) -> T:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return checked
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m services.replay",
@@ -104,26 +91,26 @@ def _parser() -> argparse.ArgumentParser:
     add("--input", type=Path, required=True, metavar="FILE", help="a Parquet or CSV file")
     add(
         "--columns",
-        type=_argument(mapping),
+        type=argument(mapping),
         default={},
         metavar="FIELD=COLUMN,…",
         help="the columns whose names differ from the event's fields; label=COLUMN for the label",
     )
     add(
         "--speed",
-        type=_argument(_speed),
+        type=argument(_speed),
         default=inf,
         metavar="N|max",
         help="stream seconds in a second, or as fast as it goes (default: max)",
     )
     add(
         "--label-delay",
-        type=_argument(milliseconds),
+        type=argument(milliseconds),
         default=milliseconds("7d"),
         metavar="7d",
         help="how long after its event a label comes, such as 7d, 12h or 20s (default: 7d)",
     )
-    add("--limit", type=_argument(_limit), metavar="N", help="only the first N events and their labels")
+    add("--limit", type=argument(_limit), metavar="N", help="only the first N events and their labels")
     return parser
 
 

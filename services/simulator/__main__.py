@@ -3,20 +3,17 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable
 from math import inf
-from typing import TypeVar
 
 from services.simulator.fraud import Simulation
 from services.simulator.live import Live
+from streams.arguments import above_zero, argument
 from streams.metrics import Metrics
 from streams.runtime.producer import Producer, stop_flag
 from streams.runtime.topics import KafkaUnavailable, TopicMismatch, create_topics
 from streams.settings import Settings, SettingsError
 from streams.stores.files import milliseconds
 from streams.usecases import USECASES
-
-T = TypeVar("T")
 
 SIMULATIONS = {"fraud": Simulation}
 LINGER_MS = 1
@@ -53,26 +50,6 @@ def _simulate(options: argparse.Namespace, settings: Settings) -> None:
     print(f"sent: {live.sent_events} events and {live.sent_labels} labels, at most {live.late_ms} ms late")
 
 
-def _argument(parse: Callable[[str], T]) -> Callable[[str], T]:
-    def checked(text: str) -> T:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return checked
-
-
-def _above_zero(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0
-    if not 0 < number < inf:
-        raise ValueError(f"'{text}': must be a number above 0")
-    return number
-
-
 def _some(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise ValueError(f"'{text}': must be a whole number above 0")
@@ -90,24 +67,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("usecase", choices=sorted(SIMULATIONS))
-    add("--rate", type=_argument(_above_zero), required=True, metavar="N", help="payments a second")
+    add("--rate", type=argument(above_zero), required=True, metavar="N", help="payments a second")
     add(
         "--duration",
-        type=_argument(_above_zero),
+        type=argument(above_zero),
         default=inf,
         metavar="S",
         help="seconds to go on (default: until stopped); labels not due by then are never sent",
     )
-    add("--seed", type=_argument(_some), default=1, metavar="K", help="the same seed simulates the same (default: 1)")
+    add("--seed", type=argument(_some), default=1, metavar="K", help="the same seed simulates the same (default: 1)")
     add(
         "--label-delay",
-        type=_argument(milliseconds),
+        type=argument(milliseconds),
         default=milliseconds("20s"),
         metavar="20s",
         help="how long after its payment a label comes (default: 20s)",
     )
-    add("--customers", type=_argument(_some), default=5_000, metavar="N", help="default: 5000")
-    add("--terminals", type=_argument(_some), default=1_000, metavar="N", help="default: 1000")
+    add("--customers", type=argument(_some), default=5_000, metavar="N", help="default: 5000")
+    add("--terminals", type=argument(_some), default=1_000, metavar="N", help="default: 1000")
     return parser
 
 
