@@ -3,16 +3,18 @@
 The order of batches to one partition is kept, also when the broker makes one of them wait: aiokafka has one
 request per broker and one batch per partition in flight, and puts a batch that must be retried back in front.
 A batch may be written twice if the broker's answer is lost (receivers drop what they have seen, design D3);
-it is never lost in silence.
+it is never lost in silence. Once a batch has failed for good nothing that waits is written any more: a receiver
+that has seen what came after it would take the resent batch for a duplicate.
 """
 
 import asyncio
 from collections.abc import Sequence
 from itertools import count
+from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerClosed
-from aiokafka.producer.message_accumulator import BatchBuilder, MessageBatch
+from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulator, MessageBatch
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import TopicPartition
 
@@ -73,6 +75,25 @@ class _Gathering(BatchBuilder):
         return self._buffer
 
 
+class _Queue(MessageAccumulator):
+    """aiokafka's queue, which writes nothing after a batch that failed."""
+
+    def drop(self, error: BaseException) -> None:
+        """Fail what waits; what is in flight has its own end."""
+        waiting = [batch for batches in self._batches.values() for batch in batches]
+        self._batches.clear()
+        for batch in waiting:
+            if not batch.future.done():
+                batch.future.set_exception(error)
+
+    def drain_by_nodes(self, *args: Any, **kwargs: Any) -> Any:
+        """Take batches to be written, unless one has failed whose `_settle` is still to be called."""
+        for batch in list(self._pending_batches):
+            if batch.future.done() and (error := batch.future.exception()) is not None:
+                self.drop(error)
+        return super().drain_by_nodes(*args, **kwargs)
+
+
 class Sender:
     """Sends batches and single records with acks=all, and knows which are still unacknowledged."""
 
@@ -94,7 +115,8 @@ class Sender:
             linger_ms=0,
             request_timeout_ms=int(REQUEST_TIMEOUT * 1000),
         )
-        self._queue = self._producer._message_accumulator
+        self._queue: _Queue = self._producer._message_accumulator
+        self._queue.__class__ = _Queue
         self._queue._batch_ttl = self._delivery_timeout  # else the timeout of a request
         try:
             await self._producer.start()
@@ -187,7 +209,7 @@ class Sender:
         Raises UndeliveredError if anything ever handed over has failed: then no later checkpoint is sound.
         """
         if mark:
-            await asyncio.wait(mark)
+            await asyncio.wait(mark, return_when=asyncio.FIRST_EXCEPTION)
             await asyncio.sleep(0)  # `_settle` is called back for each of them
         if self._failure is not None:
             raise self._failure
@@ -197,6 +219,7 @@ class Sender:
         error = ack.exception()
         if error is not None and self._failure is None:
             self._failure = UndeliveredError(f"{target.topic}[{target.partition}]: {error!r}")
+            self._queue.drop(self._failure)
 
 
 def _partition(key: bytes, partitions: int) -> int:

@@ -154,6 +154,29 @@ def test_what_kafka_refuses_fails_every_later_checkpoint(kafka):
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("busy", [False, True])
+def test_nothing_is_written_after_a_batch_that_failed(kafka, busy):
+    """What waits behind a refused batch fails with it, also while other partitions keep the sender busy."""
+    topic = new_topic(kafka, 2, **{"max.message.bytes": "1000"})
+
+    async def scenario() -> None:
+        sender = await started(kafka)
+        await sender.partitions(topic)
+        if busy:
+            sender.send_batch(topic, 1, batch([b"other"]))
+        first = sender.send_batch(topic, 0, batch([b"x" * 3_000]))
+        second = sender.send_batch(topic, 0, batch([b"later"]))
+        with pytest.raises(UndeliveredError, match=topic):
+            await sender.acked(sender.mark())
+        await asyncio.wait([first, second], timeout=10)
+        assert first.exception() is not None
+        assert second.exception() is not None
+        await sender.stop()
+
+    asyncio.run(scenario())
+    assert read(kafka, topic, 0) == []
+
+
 def test_an_unknown_topic_or_partition_is_named(kafka):
     """A batch for a partition that does not exist is refused when it is handed over."""
     topic = new_topic(kafka)
