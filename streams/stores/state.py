@@ -9,7 +9,10 @@ States = Sequence[tuple[bytes, bytes]]
 
 
 class Fenced(Exception):
-    """Another worker has claimed the partition since; this one must stop writing it."""
+    """The partition is no more as this owner left it: it must stop writing, and its next owner goes on from there.
+
+    Another worker has claimed it since, or the store came back without the last of what it had kept.
+    """
 
 
 class StoreUnavailable(ConnectionError):
@@ -42,7 +45,10 @@ class StateStore(Protocol):
         """Return the state bytes of each entity, None of one that was never kept."""
 
     async def save(self, partition: str, epoch: int, checkpoint: Checkpoint, states: States) -> None:
-        """Keep the checkpoint with the states that changed, all or nothing; raise Fenced under an old epoch."""
+        """Keep the checkpoint with the states that changed, all or nothing.
+
+        Raises Fenced under an old epoch, and where the store has lost what this owner knows to be kept.
+        """
 
     async def close(self) -> None:
         """Give the connections back."""

@@ -26,14 +26,20 @@ IDS = [b"a", b"", "ключ".encode(), b"\x00\xff{}:\r\n", b"x" * 512]
 
 
 @pytest.fixture(params=["memory", pytest.param("valkey", marks=pytest.mark.integration)])
-def run(request: pytest.FixtureRequest) -> Run:
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which store."""
+    return str(request.param)
+
+
+@pytest.fixture
+def run(request: pytest.FixtureRequest, kind: str) -> Run:
     """Run a scenario with a store and a partition of its own."""
     partition = f"fraud.customer.{uuid4().hex}.0"
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[StateStore]:
         store: StateStore = MemoryStateStore()
-        if request.param == "valkey":
+        if kind == "valkey":
             store = RedisStateStore(request.getfixturevalue("valkey_server"), TTL_MS)
         try:
             yield store
@@ -45,6 +51,39 @@ def run(request: pytest.FixtureRequest) -> Run:
             await asyncio.wait_for(scenario(store, partition), 30)
 
     return lambda scenario: asyncio.run(scenario_on_store(scenario))
+
+
+Snapshot = Callable[[StateStore, str], Callable[[], None]]
+"""Takes a snapshot of a partition; what it answers makes the store one that was restarted from it."""
+
+
+@pytest.fixture
+def snapshot(request: pytest.FixtureRequest, kind: str) -> Snapshot:
+    """Bring a partition's keys back as they were, as a failover or an older snapshot does."""
+
+    def of_memory(store: StateStore, partition: str) -> Callable[[], None]:
+        assert isinstance(store, MemoryStateStore)
+        kept = store.kept[partition]
+        return lambda: store.kept.update({partition: kept})
+
+    def of_valkey(_: StateStore, partition: str) -> Callable[[], None]:
+        return dump(request.getfixturevalue("valkey_server"), partition)
+
+    return of_memory if kind == "memory" else of_valkey
+
+
+def dump(url: str, partition: str) -> Callable[[], None]:
+    """Return what brings the partition's keys back as they are now."""
+    with Redis.from_url(url) as redis:
+        dumps = {key: redis.dump(key) for key in redis.keys(f"{{{partition}}}*")}
+
+    def restore() -> None:
+        with Redis.from_url(url) as redis:
+            redis.delete(*redis.keys(f"{{{partition}}}*"))
+            for key, value in dumps.items():
+                redis.restore(key, 0, value)
+
+    return restore
 
 
 def test_a_first_owner_finds_no_checkpoint(run: Run) -> None:
@@ -140,6 +179,58 @@ def test_who_never_claimed_writes_nothing(run: Run) -> None:
         with pytest.raises(Fenced):
             await store.save(partition, 1, Checkpoint(1, b""), [(b"a", b"1")])
         assert (await store.claim(partition)).checkpoint is None
+
+    run(scenario)
+
+
+def test_an_owner_whose_writes_were_lost_writes_nothing(run: Run, snapshot: Snapshot) -> None:
+    """A store that came back older, the epoch intact, refuses the next save, of what changed since a lost one."""
+
+    async def scenario(store: StateStore, partition: str) -> None:
+        epoch = (await store.claim(partition)).epoch
+        await store.save(partition, epoch, Checkpoint(1, b"1"), [(b"a", b"1")])
+        restore = snapshot(store, partition)
+        await store.save(partition, epoch, Checkpoint(2, b"2"), [(b"b", b"2")])
+        restore()
+        for _ in range(2):
+            with pytest.raises(Fenced, match=rf"{partition}: .* has lost writes of epoch {epoch}"):
+                await store.save(partition, epoch, Checkpoint(3, b"3"), [(b"c", b"3")])
+        assert await store.load(partition, [b"a", b"b", b"c"]) == [b"1", None, None]
+        claim = await store.claim(partition)
+        assert claim.checkpoint == Checkpoint(1, b"1")
+        await store.save(partition, claim.epoch, Checkpoint(2, b"2"), [(b"b", b"2")])
+        assert await store.load(partition, [b"a", b"b"]) == [b"1", b"2"]
+
+    run(scenario)
+
+
+def test_a_store_that_lost_nothing_of_the_owner_goes_on(run: Run, snapshot: Snapshot) -> None:
+    """Restarted from a snapshot that has the last save, or the claim before any: nothing is refused."""
+
+    async def scenario(store: StateStore, partition: str) -> None:
+        former = (await store.claim(partition)).epoch
+        await store.save(partition, former, Checkpoint(1, b""), [(b"a", b"1")])
+        epoch = (await store.claim(partition)).epoch
+        snapshot(store, partition)()
+        await store.save(partition, epoch, Checkpoint(2, b""), [(b"b", b"2")])
+        snapshot(store, partition)()
+        await store.save(partition, epoch, Checkpoint(3, b""), [(b"c", b"3")])
+        assert (await store.claim(partition)).checkpoint == Checkpoint(3, b"")
+
+    run(scenario)
+
+
+def test_an_owner_whose_claim_was_lost_writes_nothing(run: Run, snapshot: Snapshot) -> None:
+    """A claim that the store has forgotten is none, even after another that finds what it found."""
+
+    async def scenario(store: StateStore, partition: str) -> None:
+        await store.save(partition, (await store.claim(partition)).epoch, Checkpoint(1, b""), [(b"a", b"1")])
+        restore = snapshot(store, partition)
+        forgotten = (await store.claim(partition)).epoch
+        restore()
+        with pytest.raises(Fenced):
+            await store.save(partition, forgotten, Checkpoint(2, b""), [(b"a", b"2")])
+        assert await store.load(partition, [b"a"]) == [b"1"]
 
     run(scenario)
 
@@ -248,7 +339,7 @@ class SlowNetwork:
         there, to = await asyncio.open_connection(self._target.hostname, self._target.port)
         back = asyncio.create_task(self._back(there, writer))
         while data := await reader.read(1 << 16):
-            if self._kept is None and b"EVALSHA" in data:
+            if self._kept is None and b"EVALSHA" in data and b":e:a" in data:
                 self._kept = to, data
             else:
                 to.write(data)
@@ -289,5 +380,70 @@ def test_a_save_that_arrives_late_changes_nothing(valkey_server: str, monkeypatc
         assert (await direct.claim(partition)).checkpoint == Checkpoint(200, b"new")
         await slow.close()
         await direct.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
+@pytest.mark.integration
+def test_two_workers_under_one_epoch_are_not_both_owners(valkey_server: str) -> None:
+    """Redis loses a worker's claim and gives its epoch to the next: the first is fenced, the second goes on."""
+    partition = f"fraud.customer.{uuid4().hex}.0"
+
+    async def scenario() -> None:
+        first, second = RedisStateStore(valkey_server, TTL_MS), RedisStateStore(valkey_server, TTL_MS)
+        await first.save(partition, (await first.claim(partition)).epoch, Checkpoint(1, b""), [(b"a", b"1")])
+        restore = dump(valkey_server, partition)
+        forgotten = (await first.claim(partition)).epoch
+        restore()
+        claim = await second.claim(partition)
+        assert claim.epoch == forgotten
+        with pytest.raises(Fenced, match=r"Redis at .* has lost writes"):
+            await first.save(partition, forgotten, Checkpoint(2, b""), [(b"a", b"2")])
+        await second.save(partition, claim.epoch, Checkpoint(3, b""), [(b"b", b"3")])
+        assert await second.load(partition, [b"a", b"b"]) == [b"1", b"3"]
+        await first.close()
+        await second.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "READONLY You can't write against a read only replica.",
+        "OOM command not allowed when used memory > 'maxmemory'.",
+        "NOREPLICAS Not enough good replicas to write.",
+        "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.",
+        "CLUSTERDOWN The cluster is down",
+        "LOADING Redis is loading the dataset in memory",
+        "TRYAGAIN Multiple keys request during rehashing of slot",
+        "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+        "BUSY Redis is busy running a script.",
+    ],
+)
+def test_a_redis_that_cannot_serve_for_now_is_waited_for(reply: str) -> None:
+    """What passes by itself (a failover, a full memory, a start) is no fault: claims, loads and saves may be tried
+    again."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            for _ in range(2 * int(line[1:])):  # of each argument its size, then itself
+                await reader.readline()
+            writer.write(f"-{reply}\r\n".encode())
+        writer.close()
+
+    async def scenario() -> None:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        store = RedisStateStore(f"redis://{address}/0", TTL_MS)
+        for ask in (
+            lambda: store.claim("p"),
+            lambda: store.load("p", [b"a"]),
+            lambda: store.save("p", 1, Checkpoint(1, b""), [(b"a", b"1")]),
+        ):
+            with pytest.raises(StoreUnavailable, match=f"Redis at {address} does not"):
+                await ask()
+        await store.close()
+        server.close()
 
     asyncio.run(asyncio.wait_for(scenario(), 20))
