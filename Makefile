@@ -4,7 +4,7 @@ DURATION ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench up down lock clean
+.PHONY: help setup demo test check bench quality up down lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,5 +49,9 @@ lock: setup ## renew the pinned requirements from requirements*.in (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header requirements.in -o requirements.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header requirements-dev.in -o requirements-dev.txt
 
-clean: ## remove what was built here (not .venv)
+quality: setup ## the handbook's transactions: backtest, its bars, and a replay compared with it (minutes)
+	@$(BIN)/python -m tests.quality
+
+clean: ## stop the servers of `make up` and remove what was built here (not .venv)
+	@[ ! -d .headrace ] || [ ! -x $(BIN)/python ] || $(BIN)/python -m infra.local down
 	rm -rf build .headrace .mypy_cache .ruff_cache .pytest_cache .hypothesis

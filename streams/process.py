@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from streams.metrics import Metrics
 from streams.runtime.batches import BatchApp
+from streams.runtime.topics import KafkaUnavailable, TopicMismatch, create_topics
 from streams.runtime.worker import Resources, run
 from streams.settings import Settings, SettingsError
 from streams.usecases import USECASES, UseCase
@@ -29,6 +30,11 @@ def serve(name: str, description: str, build: Build) -> int:
     except OSError as error:
         return _refuse(name, f"HEADRACE_METRICS_PORT {settings.metrics_port}: {error.strerror}")
     print(f"metrics: http://127.0.0.1:{port}/metrics", file=sys.stderr, flush=True)
+    try:
+        create_topics(settings.kafka, usecase.topics(settings.partitions))
+    except (KafkaUnavailable, TopicMismatch) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
     return run(app, resources, usecase.topics(settings.partitions))
 
 

@@ -104,7 +104,7 @@ class Server(ABC):
 
     def _epitaph(self) -> str:
         code = self._popen.poll() if self._popen is not None else None
-        how = "is not running" if code is None else f"ended while starting, exit code {code}"
+        how = "is not running" if code is None else f"ended, exit code {code}"
         return f"{self.name}: {how}{self._last_lines()}"
 
     def _last_lines(self) -> str:

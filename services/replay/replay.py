@@ -17,6 +17,7 @@ from streams.stores.files import Events
 MARK_RECORDS = 256
 MARK_SECONDS = 0.05
 CHUNK = 65_536
+LONGEST_WAIT = 3600.0  # seconds; a lock takes no wait of centuries
 
 
 @dataclass
@@ -64,8 +65,9 @@ class Replay:
             if unscored or since_mark >= MARK_RECORDS or (since_mark and max(now, due) - marked_at > MARK_SECONDS):
                 self._mark(moment)
                 marked, since_mark, marked_at = moment, 0, now
-            if due > now:
-                self.stop.wait(due - now)
+            while not self.stop.is_set() and due > now:
+                self.stop.wait(min(due - now, LONGEST_WAIT))
+                now = time.monotonic()
             if self.stop.is_set():
                 return
             if label:

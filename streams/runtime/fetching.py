@@ -92,7 +92,10 @@ class RawFetcher(Fetcher):
     async def _proc_fetch_request(self, assignment: Any, node_id: int, request: Any) -> bool:
         # When traffic is thin, a little patience makes one batch out of several and saves their overhead.
         if self._bytes_taken < THIN_BYTES:
-            await asyncio.sleep(self.linger)
+            try:
+                await asyncio.sleep(self.linger)
+            except asyncio.CancelledError:  # `close` and a rebalance await the request after cancelling it
+                return False
         self._bytes_taken = 0
         woke: bool = await _proc_raw_fetch_request(self, assignment, node_id, request)
         return woke

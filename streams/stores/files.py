@@ -28,6 +28,7 @@ __all__ = ["Events", "FileError", "mapping", "milliseconds", "read"]
 
 LABEL = "label"
 PARQUET_MAGIC = b"PAR1"
+LONGEST_MS = 3650 * 86_400_000
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
@@ -101,9 +102,9 @@ def milliseconds(text: str) -> int:
     >>> milliseconds("7d"), milliseconds("1.5s")
     (604800000, 1500)
     """
-    parts = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text.strip())
-    if not parts or (length := round(float(parts[1]) * UNITS_MS[parts[2]])) <= 0:
-        raise ValueError(f"'{text}': must be a duration above 0, such as 7d, 12h, 20s or 250ms")
+    parts = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d)", text.strip())
+    if not parts or not 0 < (length := round(float(parts[1]) * UNITS_MS[parts[2]])) <= LONGEST_MS:
+        raise ValueError(f"'{text}': must be a duration above 0, such as 7d, 12h, 20s or 250ms, 10 years at most")
     return length
 
 

@@ -144,7 +144,7 @@ def test_the_context_ends_every_server(tmp_path: Path) -> None:
 def test_a_server_that_dies_while_starting_says_why(tmp_path: Path) -> None:
     """The error has the name, the exit code and the last log lines, and nothing stays."""
     servers = LocalServers(tmp_path, ("valkey",), save="nonsense")
-    with pytest.raises(LocalServerError, match=r"(?s)valkey: ended while starting, exit code 1; .*nonsense"):
+    with pytest.raises(LocalServerError, match=r"(?s)valkey: ended, exit code 1; .*nonsense"):
         servers.start()
     assert not servers.valkey.alive
 

@@ -38,15 +38,9 @@ def fold_table(known: book.Book, scores: NDArray[np.float64]) -> NDArray[np.floa
     return np.array([book.judge(known, scores, start) for start in book.VALIDATION_FOLDS])
 
 
-def main() -> int:
-    """Print the folds and what is wrong; the exit code is 1 if anything is."""
-    parser = argparse.ArgumentParser(prog="python -m tests.quality.handbook", description=__doc__)
-    parser.add_argument("scores", type=Path, metavar="SCORES.parquet")
-    options = parser.parse_args()
-    if not book.DATA.exists():
-        print(book.ABSENT, file=sys.stderr)
-        return 2
-    known, rows = book.load(), pq.read_table(options.scores)
+def judge(scores: Path) -> int:
+    """Print the folds of a backtest's file and what is wrong; return 1 if anything is."""
+    known, rows = book.load(), pq.read_table(scores)
     if rows["event_id"].to_pylist() != list(map(str, known.ids.tolist())):
         print("the file does not have the handbook's transactions, one row each in time order", file=sys.stderr)
         return 1
@@ -66,6 +60,17 @@ def main() -> int:
     ]
     print("\n".join(wrong) if wrong else "the book's 14 features are equal, the bars are reached")
     return 1 if wrong else 0
+
+
+def main() -> int:
+    """Judge the file that is named; the exit code is 1 if anything is wrong, 2 where the data is absent."""
+    parser = argparse.ArgumentParser(prog="python -m tests.quality.handbook", description=__doc__)
+    parser.add_argument("scores", type=Path, metavar="SCORES.parquet")
+    options = parser.parse_args()
+    if not book.DATA.exists():
+        print(book.ABSENT, file=sys.stderr)
+        return 2
+    return judge(options.scores)
 
 
 if __name__ == "__main__":
