@@ -1,5 +1,6 @@
 """A feature stage: read a batch, fold it, pass the events on — to the next entity, or scored."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,13 +11,13 @@ from numpy.typing import NDArray
 
 from schemas.codec import Poison
 from schemas.topics import Topics
+from streams.agents.deadletters import DeadLetters
 from streams.agents.intake import EventReader
 from streams.agents.scoring import ScoreWriter, ServingModel
 from streams.features.table import EntityTable
 from streams.metrics import Metrics
 from streams.runtime.batches import Batch
 from streams.runtime.checkpoint import OwnedPartition
-from streams.runtime.dlq import dead_letter
 from streams.runtime.hop import EVENT, WATERMARK, HopFormat, HopRows
 from streams.runtime.records import Records, Spans, by_partition, partition_of
 from streams.runtime.sender import Sender
@@ -48,6 +49,7 @@ class StageAgent:
         self.owned: dict[int, OwnedPartition] = {}
         self._features, self._index, self._topics = usecase.features, index, topics
         self._sender, self._store, self._metrics = sender, store, metrics
+        self._dead_letters = DeadLetters(sender, topics.dlq.name, metrics)
         self._max_ahead, self._clock = max_ahead_ms, clock
         self._fingerprint = self.stage.fingerprint(self._features.lateness).hex()
         self._prefix = f"{usecase.name}.{self.stage.entity}.{self._fingerprint}"
@@ -124,13 +126,25 @@ class StageAgent:
         if self._format is None:
             rows, dead = self._reader.read(records, homes, int(self._clock() * 1000) + self._max_ahead)
         else:
-            rows, bad = self._format.decode(records)
-            dead = [(row, Poison("undecodable", "not a hop message of this feature set")) for row in bad.tolist()]
-        for row, poison in dead:
-            letter = dead_letter(records, row, self.topic.name, int(homes[row]), poison)
-            await self._sender.send(self._topics.dlq.name, letter.key, letter.value, letter.headers)
-            self._metrics.dlq.labels(letter.reason).inc()
+            rows, dead = self._read_hops(self._format, records)
+        await self._dead_letters.put(self.topic.name, records, homes, dead)
         return rows, np.delete(homes, [row for row, _ in dead]) if dead else homes
+
+    def _read_hops(self, format_: HopFormat, records: Records) -> tuple[HopRows, list[tuple[int, Poison]]]:
+        """Return the rows that the gate can place, and why the others are none."""
+        rows, bad = format_.decode(records)
+        dead = [(row, Poison("undecodable", "not a hop message of this feature set")) for row in bad.tolist()]
+        sources = self._topics.events.partitions
+        known = rows.source_partitions < sources
+        if not known.all():
+            places = np.delete(np.arange(len(records)), bad)[~known].tolist()
+            foreign = rows.source_partitions[~known].tolist()
+            dead += [
+                (row, Poison("undecodable", f"from partition {source} of a source with {sources}"))
+                for row, source in zip(places, foreign, strict=True)
+            ]
+            rows = rows.take(np.flatnonzero(known))
+        return rows, dead
 
     def _gated(self, owned: OwnedPartition, rows: HopRows) -> HopRows:
         """Return what the partition's gate lets pass."""
@@ -147,7 +161,9 @@ class StageAgent:
         parts = {partition: rows for partition, rows in passed.items() if len(rows)}
         if not parts:
             return
-        staged = [await self._fold_into(self.owned[partition], rows) for partition, rows in parts.items()]
+        keys = {partition: self._keys(rows) for partition, rows in parts.items()}
+        await asyncio.gather(*(self.owned[partition].touch(mine) for partition, mine in keys.items()))
+        staged = [self._fold_into(self.owned[partition], rows, keys[partition]) for partition, rows in parts.items()]
         rows = HopRows.concatenate(list(parts.values()))
         features = np.concatenate(staged)
         if self._next:
@@ -155,12 +171,17 @@ class StageAgent:
         else:
             self._score(rows, features, np.repeat(list(parts), [len(part) for part in parts.values()]))
 
-    async def _fold_into(self, owned: OwnedPartition, rows: HopRows) -> NDArray[np.float64]:
-        """Return the stage's features of each row, zeros for what is no event."""
+    def _keys(self, rows: HopRows) -> list[bytes]:
+        """Return the entity of each row that is no watermark."""
+        texts = rows.texts[1 + self._index]
+        if (rows.kinds == WATERMARK).any():
+            texts = [text for text, kind in zip(texts, rows.kinds.tolist(), strict=True) if kind != WATERMARK]
+        return [text.encode() for text in texts]
+
+    def _fold_into(self, owned: OwnedPartition, rows: HopRows, keys: Sequence[bytes]) -> NDArray[np.float64]:
+        """Return the stage's features of each row, zeros for what is no event; `keys` are those of `_keys`."""
         promises = rows.kinds == WATERMARK
         records = rows.take(np.flatnonzero(~promises)) if promises.any() else rows
-        keys = [text.encode() for text in records.texts[1 + self._index]]
-        await owned.touch(keys)
         late = owned.table.late
         values = records.numbers[:, : len(self._features.values) + 1]
         folded = owned.table.fold(keys, records.kinds, records.times, values)

@@ -8,7 +8,7 @@ that has seen what came after it would take the resent batch for a duplicate.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from typing import Any
 
@@ -19,7 +19,17 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import TopicPartition
 
 from streams.runtime.recordbatch import I64
-from streams.runtime.records import MAX_BATCH_BYTES, Header, Piece, Spans, batch_count, join, partition_of, pieces
+from streams.runtime.records import (
+    MAX_BATCH_BYTES,
+    Header,
+    Piece,
+    Spans,
+    batch_count,
+    by_partition,
+    join,
+    partition_of,
+    pieces,
+)
 
 Ack = asyncio.Future[object]
 Mark = frozenset[Ack]
@@ -185,9 +195,22 @@ class Sender:
         partitions = await self.partitions(topic)
         if partition is None:
             partition = next(self._turn) % partitions if key is None else _partition(key, partitions)
-        builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 30)
-        builder.append(0, timestamp=timestamp, key=key, value=value, headers=list(headers))
-        return self.send_batch(topic, partition, bytes(builder.build()))
+        (batch,) = _with_headers([(key, value, headers)], timestamp)
+        return self.send_batch(topic, partition, batch)
+
+    async def send_many(
+        self,
+        topic: str,
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        headers: Sequence[Sequence[Header]],
+    ) -> None:
+        """Hand over records with headers, of now, in as few batches as their partitions and sizes allow."""
+        partitions = await self.partitions(topic)
+        records = list(zip(keys, values, headers, strict=True))
+        for partition, rows in by_partition(partition_of(Spans.of(keys), partitions), partitions):
+            for batch in _with_headers(records[row] for row in rows.tolist()):
+                self.send_batch(topic, partition, batch)
 
     @property
     def outstanding(self) -> int:
@@ -220,6 +243,26 @@ class Sender:
         if error is not None and self._failure is None:
             self._failure = UndeliveredError(f"{target.topic}[{target.partition}]: {error!r}")
             self._queue.drop(self._failure)
+
+
+def _with_headers(
+    records: Iterable[tuple[bytes | None, bytes | None, Sequence[Header]]], timestamp: int | None = None
+) -> Iterator[bytes]:
+    """Write records as batches of at most MAX_BATCH_BYTES; one that is larger gets a batch of its own."""
+    builder, count = _builder(), 0
+    for key, value, headers in records:
+        content = {"timestamp": timestamp, "key": key, "value": value, "headers": list(headers)}
+        if builder.append(count, **content) is None:  # full; the first record always fits
+            yield bytes(builder.build())
+            builder, count = _builder(), 0
+            builder.append(count, **content)
+        count += 1
+    if count:
+        yield bytes(builder.build())
+
+
+def _builder() -> DefaultRecordBatchBuilder:
+    return DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, MAX_BATCH_BYTES)
 
 
 def _partition(key: bytes, partitions: int) -> int:

@@ -134,6 +134,27 @@ def test_single_records_carry_key_headers_and_time(kafka):
     assert records[0].timestamp == 7
 
 
+def test_many_records_with_headers_take_few_batches(kafka):
+    """Ten thousand small ones travel in a few batches; one larger than a batch may be travels alone."""
+    topic = new_topic(kafka, 2, **{"max.message.bytes": "4000000"})
+    values = [b"%d" % i for i in range(10_000)] + [b"x" * 2_000_000, None]
+    headers = [[("why", b"%d" % i), ("none", None)] for i in range(len(values))]
+
+    async def scenario() -> int:
+        sender = await started(kafka)
+        await sender.send_many(topic, [b"key"] * len(values), values, headers)
+        await sender.send_many(topic, [], [], [])
+        outstanding = sender.outstanding
+        await sender.acked(sender.mark())
+        await sender.stop()
+        return outstanding
+
+    assert asyncio.run(scenario()) < 5
+    records = [record for partition in range(2) for record in read(kafka, topic, partition)]
+    assert [record.value for record in records] == values
+    assert [list(record.headers) for record in records] == headers
+
+
 def test_what_kafka_refuses_fails_every_later_checkpoint(kafka):
     """An output that can never be written raises in `acked`, now and for every later mark."""
     topic = new_topic(kafka, **{"max.message.bytes": "1000"})

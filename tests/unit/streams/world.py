@@ -96,6 +96,16 @@ class MemorySender:
     ) -> "asyncio.Future[object]":
         return self._hand_over(topic, 0, [Message(key, value, tuple(headers))])
 
+    async def send_many(
+        self,
+        topic: str,
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        headers: Sequence[Sequence[Header]],
+    ) -> None:
+        records = zip(keys, values, headers, strict=True)
+        self._hand_over(topic, 0, [Message(key, value, tuple(mine)) for key, value, mine in records])
+
     def _hand_over(self, topic: str, partition: int, messages: list[Message]) -> "asyncio.Future[object]":
         ack: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         self._pending.append((ack, topic, partition, messages))

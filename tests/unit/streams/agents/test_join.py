@@ -1,7 +1,7 @@
 """The join at work on a store in memory: who waits, for how long, and what leaves when."""
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -44,14 +44,15 @@ class Outbox:
     ) -> None:
         self.batches += [(topic, partition, bytes(batch)) for batch in build(keys, values, timestamps, rows)]
 
-    async def send(
-        self, topic: str, key: bytes | None, value: bytes | None, headers: tuple[Header, ...]
-    ) -> "asyncio.Future[object]":
+    async def send_many(
+        self,
+        topic: str,
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        headers: Sequence[tuple[Header, ...]],
+    ) -> None:
         assert topic == TOPICS.dlq.name
-        self.letters.append((value, dict(headers)))
-        done = asyncio.get_running_loop().create_future()
-        done.set_result(None)
-        return done
+        self.letters += [(value, dict(mine)) for value, mine in zip(values, headers, strict=True)]
 
     def mark(self) -> None: ...
 

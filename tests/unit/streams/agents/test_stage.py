@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from schemas.events import Score
 from streams.features.pipeline import Events, Labels, Pipeline
 from streams.features.spec import DAY, HOUR
-from streams.runtime.dlq import SOURCE
+from streams.runtime.dlq import MESSAGE, SOURCE
 from streams.runtime.hop import FROM_LABELS
 from streams.stores.memory import MemoryStateStore
 from streams.stores.state import Checkpoint, Fenced, States
@@ -250,6 +250,40 @@ def test_poison_is_buried_and_the_rest_goes_on() -> None:
             for reason in ("null", "undecodable")
         ]
         assert counted == [1, 2]
+
+    run(scenario)
+
+
+def test_a_row_of_a_source_that_there_is_not_is_buried() -> None:
+    """What a hop message says of its source is not trusted: the stage goes on, and the row says why it did not."""
+
+    async def scenario() -> None:
+        world = await started(PAYMENTS[:6])
+        foreign = label_rows("t1", "e1", 1, NOW, partition=1, offset=0)
+        world.hop(0, foreign)
+        world.broker.logs[world.topics.hops[0].name, 0].insert(0, Message(b"t", b"not a hop"))
+        await world.finish()
+        await check(world, PAYMENTS[:6])
+        letters = [dict(one.headers) for one in world.broker.all(world.topics.dlq.name)]
+        assert [(one[SOURCE], one[MESSAGE]) for one in letters] == [
+            (b"fraud.by-terminal/0/0", b"not a hop message of this feature set"),
+            (b"fraud.by-terminal/0/1", b"from partition 1 of a source with 1"),
+        ]
+
+    run(scenario)
+
+
+def test_the_dead_letters_of_a_batch_travel_together() -> None:
+    """However much of a fetched batch is garbage, it is one thing that a checkpoint waits for."""
+
+    async def scenario() -> None:
+        world = await started([])
+        await world.start(CUSTOMER, automatic=False)
+        world.broker.logs[world.topics.events.name, 0] += [Message(None, b"garbage")] * 500
+        await world.step(CUSTOMER, 0)
+        assert world.senders[CUSTOMER].pending == 1
+        world.senders[CUSTOMER].deliver()
+        assert len(world.broker.all(world.topics.dlq.name)) == 500
 
     run(scenario)
 
