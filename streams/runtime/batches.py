@@ -10,7 +10,8 @@ who keeps the offsets. The order of effects when partitions change hands (D2):
 5. batches flow again, of the new generation only.
 
 A crash between any two of these leaves what the last checkpoint says. If an agent or a hook raises, step 2
-leaves `revoking` out (the state may hold half a batch), and the worker ends.
+leaves `revoking` out (the state may hold half a batch), and the worker ends. Step 4 may take as long as it
+takes; the next rebalance cancels it, and `revoking` is due only if `positions` had answered.
 """
 
 import asyncio
@@ -22,13 +23,14 @@ from typing import Any, TypeVar, cast
 
 import faust
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.app.base import BootStrategy
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 from mode.supervisors import CrashingSupervisor
 
+from streams.features.table import StateRefused
 from streams.runtime.fetching import Fetched, RawFetcher
 from streams.runtime.records import Records
 
@@ -46,6 +48,7 @@ EARLIEST = -1
 BATCHES_AHEAD = 2  # per partition: one being worked on, one that waits for it
 IDLE_POLL = 1.0  # seconds; data that arrives ends a poll at once
 HELD_POLL = 0.01  # seconds, while some partition is paused or has its batches ahead
+COMMIT_SECONDS = 2.0  # for what only lag tools read
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +81,10 @@ async def _nothing(_: set[TP]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """What a caller does when partitions come and go; see the steps above."""
+    """What a caller does when partitions come and go; see the steps above.
+
+    `positions` may be cancelled, and then answers for whatever it has taken by itself.
+    """
 
     positions: Positions
     revoking: Hook = _nothing
@@ -147,19 +153,18 @@ class _Thread(driver.AIOKafkaConsumerThread):
             # begun would be dropped by its receiver, though the position has moved past it.
             return self._raw.take(ready) if self.open and generation == self.generation else {}
 
-    async def open_at(self, generation: int, positions: Mapping[TP, int]) -> None:
+    async def open_at(self, generation: int, positions: Mapping[TP, int]) -> dict[TP, int]:
+        """Seek to where the logs can be read on, open the generation, and return the offsets."""
         consumer = self._ensure_consumer()
+        partitions = [TopicPartition(*tp) for tp in positions]
+        begins, ends = await asyncio.gather(consumer.beginning_offsets(partitions), consumer.end_offsets(partitions))
         if generation != self.generation:
             raise IllegalStateError("another rebalance has begun")
-        earliest = [TopicPartition(*tp) for tp, offset in positions.items() if offset < 0]
-        for tp, offset in positions.items():
-            if offset >= 0:
-                consumer.seek(TopicPartition(*tp), offset)
-        if earliest:
-            await consumer.seek_to_beginning(*earliest)
-        if generation != self.generation:
-            raise IllegalStateError("another rebalance has begun")
+        offsets = {tp: _within_log(tp, offset, begins[tp], ends[tp]) for tp, offset in positions.items()}
+        for tp, offset in offsets.items():
+            consumer.seek(TopicPartition(*tp), offset)
         self.open = True
+        return offsets
 
     async def commit_positions(self, positions: Mapping[TP, int]) -> None:
         consumer = self._ensure_consumer()
@@ -167,6 +172,24 @@ class _Thread(driver.AIOKafkaConsumerThread):
         offsets = {tp: OffsetAndMetadata(positions[TP(*tp)], "") for tp in assignment if TP(*tp) in positions}
         if offsets:
             await consumer.commit(offsets)
+
+
+def _within_log(tp: TP, offset: int, begin: int, end: int) -> int:
+    """Return the first offset from `offset` on that a log of [begin, end) holds or will hold."""
+    if offset > end:
+        raise StateRefused(
+            f"{tp.topic}/{tp.partition} ends at offset {end}, but the kept state goes on at offset {offset}: "
+            "the topic was made anew, or has lost records, and the state does not fit it"
+        )
+    if 0 <= offset < begin:
+        log.warning(
+            "%s/%d: offsets %d to %d are gone, as retention was shorter than the wait; reading goes on at %d",
+            *tp,
+            offset,
+            begin - 1,
+            begin,
+        )
+    return max(offset, begin)
 
 
 async def _awaited(call: Callable[..., Awaitable[T]], *args: Any) -> T:
@@ -185,6 +208,7 @@ class BatchConsumer(driver.Consumer):
         self.generation = -1  # none is open
         self._ahead: Counter[TP] = Counter()
         self._handover = asyncio.Lock()
+        self._opening: asyncio.Task[None] | None = None
         self._owned: set[TP] = set()
         self._broken = False  # a handler has failed inside a batch
         self._working = 0
@@ -244,11 +268,14 @@ class BatchConsumer(driver.Consumer):
     async def give_up(self) -> None:
         """Finish the batches in hand, then let the owner of the state make its last checkpoint."""
         self.generation = -1
+        if self._opening:
+            self._opening.cancel()
         if self.app.crashed:
             return
-        async with self._handover:
+        async with self._handover:  # the opening has ended
             async with self._worked:
                 await self._worked.wait_for(lambda: not self._working)
+            self._done = {}
             owned, self._owned = self._owned, set()
             if owned and not self._broken:
                 await self.app.ownership.revoking(owned)
@@ -262,19 +289,32 @@ class BatchConsumer(driver.Consumer):
         await super().on_partitions_revoked(revoked)
 
     async def perform_seek(self) -> None:
-        """Called by Faust when a rebalance has brought partitions, before any record is read."""
-        generation, assigned = self._thread.generation, self.assignment()
-        async with self._handover:
-            self._owned = set(assigned)  # from now on `revoking` is due, whatever happens below
-            answered = await self.app.ownership.positions(set(assigned))
-            positions = {tp: answered.get(tp, EARLIEST) for tp in assigned}
-            await self._thread.run(self._thread.open_at, generation, positions)
-            await self.app.ownership.assigned(set(assigned))
-            if generation == self._thread.generation:
-                self._ahead.clear()
-                self._held &= assigned
-                self._done = positions
-                self.generation = generation
+        """Called by Faust when a rebalance has brought partitions, before any record is read.
+
+        Faust ends its part for good where this takes longer than a request may, so the work is a task of our own.
+        """
+        if not self.app.should_stop:
+            self._opening = asyncio.create_task(self._open(self._thread.generation, self.assignment()))
+
+    async def _open(self, generation: int, assigned: set[TP]) -> None:
+        try:
+            async with self._handover:
+                await self._open_at_positions(generation, assigned)
+        except Exception as error:
+            if not isinstance(error, IllegalStateError) or generation == self._thread.generation:
+                await self.app.crash(error)
+
+    async def _open_at_positions(self, generation: int, assigned: set[TP]) -> None:
+        answered = await self.app.ownership.positions(set(assigned))
+        self._owned = set(assigned)  # from now on `revoking` is due, whatever happens below
+        positions = {tp: answered.get(tp, EARLIEST) for tp in assigned}
+        offsets = await self._thread.run(self._thread.open_at, generation, positions)
+        await self.app.ownership.assigned(set(assigned))
+        if generation == self._thread.generation:
+            self._ahead.clear()
+            self._held &= assigned
+            self._done = offsets
+            self.generation = generation
 
     # -- offsets: ours
 
@@ -289,8 +329,11 @@ class BatchConsumer(driver.Consumer):
 
     async def commit_positions(self, positions: Mapping[TP, int]) -> None:
         try:
-            await self._thread.run(self._thread.commit_positions, positions)
-        except KafkaError as error:
+            async with asyncio.timeout(COMMIT_SECONDS):
+                await self._thread.run(self._thread.commit_positions, positions)
+        except (CommitFailedError, IllegalStateError) as error:
+            log.debug("offsets were not committed, as partitions change: %r", error)
+        except (KafkaError, TimeoutError) as error:
             log.warning("offsets were not committed; lag tools are behind: %r", error)
 
     def hold(self, partitions: Iterable[TP]) -> None:
@@ -301,7 +344,7 @@ class BatchConsumer(driver.Consumer):
 
     def lag(self) -> dict[TP, int]:
         ends = {tp: self.highwater(tp) for tp in self._done}
-        return {tp: max(end - max(self._done[tp], 0), 0) for tp, end in ends.items() if end is not None}
+        return {tp: max(end - self._done[tp], 0) for tp, end in ends.items() if end is not None}
 
 
 def _message(batches: Sequence[Batch], faust_generation: int) -> ConsumerMessage:

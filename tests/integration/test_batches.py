@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient, NewTopic
 
 from infra.local.ports import free_port
-from streams.runtime.batches import Batch, Fetching, Ownership, create_app
+from streams.runtime.batches import Batch, BatchApp, Fetching, Ownership, create_app
 from streams.runtime.worker import run
 from tests.local import within
 
@@ -269,6 +269,97 @@ def test_a_paused_partition_waits_while_others_go_on(kafka, producer):
 
     app = create_app(f"group.{topic}", kafka, Ownership(positions), Fetching(max_partition_bytes=256))
     asyncio.run(scenario())
+
+
+@contextlib.asynccontextmanager
+async def started(*apps: BatchApp) -> AsyncIterator[None]:
+    """Apps of this process, inside the block and for at most a minute."""
+    async with asyncio.timeout(60), contextlib.AsyncExitStack() as stack:
+        for app in apps:
+            stack.push_async_callback(app.stop)
+            await app.start()
+        yield
+
+
+def test_positions_may_take_longer_than_a_request(kafka, producer):
+    """A store that is away for long holds a worker up, but not for ever; nothing comes before its answer."""
+    topic = new_topic(kafka)
+    producer.send(topic, value=b"1").get()
+    events: list[str] = []
+
+    async def scenario() -> None:
+        arrived = asyncio.Event()
+
+        async def positions(_: set[TP]) -> dict[TP, int]:
+            await asyncio.sleep(2 * app.conf.broker_request_timeout)
+            events.append("positions")
+            return {}
+
+        async def on_batch(_: Batch) -> None:
+            events.append("batch")
+            arrived.set()
+
+        app = create_app(f"group.{topic}", kafka, Ownership(positions), session_timeout=2, rebalance_timeout=2)
+        app.conf.broker_request_timeout = 2.5
+        app.on_batch(topic, "slow")(on_batch)
+        async with started(app):
+            await arrived.wait()
+
+    asyncio.run(scenario())
+    assert events == ["positions", "batch"]
+
+
+def test_a_rebalance_cancels_positions_that_are_still_awaited(kafka, producer):
+    """What was not answered is neither waited for nor given up; the next generation is opened as ever."""
+    topic = new_topic(kafka, 2)
+    for partition in 0, 1:
+        producer.send(topic, value=b"%d" % partition, partition=partition).get()
+    events: list[str] = []
+
+    async def scenario() -> None:
+        asked, arrived = asyncio.Event(), [asyncio.Event(), asyncio.Event()]
+
+        async def positions(_: set[TP]) -> dict[TP, int]:
+            if not asked.is_set():
+                asked.set()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    events.append("cancelled")
+            return {}
+
+        async def revoking(_: set[TP]) -> None:
+            events.append("revoking")
+
+        async def on_batch(batch: Batch) -> None:
+            events.append("batch")
+            arrived[batch.partition].set()
+
+        ownership = Ownership(positions, revoking)
+        first, second = (
+            create_app(f"group.{topic}", kafka, ownership, session_timeout=6, rebalance_timeout=5) for _ in range(2)
+        )
+        for app in first, second:
+            app.on_batch(topic, "reading")(on_batch)
+        async with started(first):
+            await asked.wait()
+            async with started(second):
+                for one in arrived:
+                    await one.wait()
+
+    asyncio.run(scenario())
+    assert events[0] == "cancelled"
+    assert events.index("batch") < events.index("revoking")
+
+
+def test_an_offset_beyond_the_log_ends_the_worker(kafka, start, tmp_path):
+    """A topic that was made anew does not fit the state that was kept: one line, exit 1."""
+    topic = new_topic(kafka)
+    (tmp_path / f"{topic}-0.json").write_text(json.dumps({"next": 7, "values": []}))
+    worker = start(topic)
+    assert worker.process.wait(40) == 1
+    (line,) = [line for line in worker.said.splitlines() if "imported" not in line]
+    assert f"ends: {topic}/0 ends at offset 0, but the kept state goes on at offset 7" in line
 
 
 # The worker under test
