@@ -38,6 +38,7 @@ class OwnedPartition:
         self._lock = asyncio.Lock()
         self._saving = asyncio.Lock()
         self._torn = False
+        self._abandoned = False
         self._changed_at: float | None = None
         self._held_since: float | None = None
         self._store = store
@@ -71,7 +72,8 @@ class OwnedPartition:
                 try:
                     self.table.load(key, state)
                 except StateRefused as error:
-                    raise StateRefused(f"{self.name}: state of entity {key!r}: {error}") from None
+                    # An entity may be a card: logs do not name it.
+                    raise StateRefused(f"{self.name}: the state of one entity: {error}") from None
 
     @asynccontextmanager
     async def folding(self) -> AsyncIterator[None]:
@@ -92,6 +94,10 @@ class OwnedPartition:
         elif passed or self._held_since is None:
             self._held_since = now
 
+    def abandon(self) -> None:
+        """Never write the partition again: another worker takes it over. A write under way goes on."""
+        self._abandoned = True
+
     def age(self) -> float:
         """Return how old the oldest change is that is not kept yet, in seconds."""
         return 0.0 if self._changed_at is None else time.monotonic() - self._changed_at
@@ -101,7 +107,8 @@ class OwnedPartition:
         return 0.0 if self._held_since is None else time.monotonic() - self._held_since
 
     async def checkpoint(self, sender: Sender) -> int | None:
-        """Carry out steps 2 to 4; return how many entities were written, None where nothing had changed.
+        """Carry out steps 2 to 4; return how many entities were written, None where nothing had changed
+        or the partition is abandoned.
 
         One at a time: an older copy must not be written over a newer one, and who gives the partition up must
         not do so while a write is under way.
@@ -111,7 +118,7 @@ class OwnedPartition:
 
     async def _checkpoint(self, sender: Sender) -> int | None:
         async with self._lock:
-            if self._torn or self._changed_at is None:
+            if self._torn or self._abandoned or self._changed_at is None:
                 return None
             changed_at, self._changed_at = self._changed_at, None
             states = self.table.take_dirty()

@@ -249,6 +249,45 @@ def test_a_half_folded_batch_is_never_kept() -> None:
     run(scenario)
 
 
+def test_an_abandoned_partition_is_never_kept() -> None:
+    """Given up with changes that no checkpoint has: they are the next owner's to fold again, not ours to write."""
+
+    async def scenario() -> None:
+        store, sender = WatchedStore(), sending()
+        owned = await owner(store)
+        await fold(owned, 2, b"a")
+        async with owned.folding():
+            owned.abandon()  # in the middle of a batch
+        assert await owned.checkpoint(sender) is None
+        await fold(owned, 3, b"b")
+        assert await owned.checkpoint(sender) is None
+        assert store.saved == []
+        assert sorted(key for key, _ in owned.table.take_dirty()) == [b"a", b"b"]
+
+    run(scenario)
+
+
+def test_who_waits_for_a_checkpoint_under_way_may_abandon_meanwhile() -> None:
+    """The write under way goes on, the one that waits for it does not start."""
+
+    async def scenario() -> None:
+        store, sender = WatchedStore(), sending()
+        owned = await owner(store)
+        await fold(owned, 2, b"a")
+        store.ready.clear()
+        first = asyncio.create_task(owned.checkpoint(sender))
+        await idle()
+        await fold(owned, 4, b"b")
+        second = asyncio.create_task(owned.checkpoint(sender))
+        await idle()
+        owned.abandon()
+        store.ready.set()
+        assert [await first, await second] == [1, None]
+        assert [offset for offset, _ in store.saved] == [2]
+
+    run(scenario)
+
+
 def test_a_new_owner_finds_states_as_they_are_touched() -> None:
     """Entities come from the store when first needed, once; those of a fresh partition are not asked for."""
 
@@ -270,14 +309,15 @@ def test_a_new_owner_finds_states_as_they_are_touched() -> None:
 
 
 def test_a_damaged_state_is_named() -> None:
-    """A state that does not load stops the worker, saying whose it is and why."""
+    """A state that does not load stops the worker, saying in which partition and why, but not whose it is."""
 
     async def scenario() -> None:
         store = WatchedStore()
         epoch = (await store.claim(NAME)).epoch
         await store.save(NAME, epoch, Checkpoint(1, b""), [(b"c7", b"\0" * 40)])
-        with pytest.raises(StateRefused, match=rf"{NAME}: state of entity b'c7': .*damaged"):
+        with pytest.raises(StateRefused, match=rf"{NAME}: the state of one entity: .*damaged") as caught:
             await (await owner(store)).touch([b"c7"])
+        assert "c7" not in str(caught.value)
 
     run(scenario)
 
