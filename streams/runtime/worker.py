@@ -20,12 +20,16 @@ from streams.stores.state import Fenced
 
 log = logging.getLogger(__name__)
 
-# Their errors are worth reading, their progress is not.
+
+class TopicMissing(Exception):
+    """A topic that the worker reads or writes is not there; the message names it."""
+
+
 EXPECTED = (
     KafkaError,
     KafkaUnavailable,
     TopicMismatch,
-    LookupError,
+    TopicMissing,
     ConnectionError,
     Fenced,
     StateRefused,
@@ -39,6 +43,7 @@ SWITCH_SECONDS = 0.0005
 GARBAGE_OBJECTS = 50_000
 """Allocations between two collections; a batch makes thousands that are gone without one."""
 
+# Their errors are worth reading, their progress is not.
 QUIET = ("faust", "mode", "aiokafka", "streams.runtime.batches", "streams.runtime.fetching")
 
 
@@ -138,5 +143,5 @@ async def _check(app: BatchApp, topics: Iterable[Topic]) -> None:
     declared = {topic.name: topic for topic in topics}
     missing = sorted((app.source_topics | declared.keys()) - there.keys())
     if missing:
-        raise LookupError(f"no topic named {', '.join(missing)} on Kafka at {kafka}")
+        raise TopicMissing(f"no topic named {', '.join(missing)} on Kafka at {kafka}")
     verify(declared.values(), there)

@@ -1,11 +1,14 @@
 """What a worker tells its user: what matters, and nothing that is part of the routine."""
 
 import logging
+import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from aiokafka.errors import GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError
 
-from streams.runtime.worker import GROUPS, Routine
+from streams.runtime.worker import GROUPS, Routine, TopicMissing, run
 
 HEARTBEAT = "Heartbeat failed for group %s because it is rebalancing"
 
@@ -33,6 +36,41 @@ def test_a_crash_is_told_once() -> None:
         "faust.tables.recovery", logging.ERROR, "", 0, "[^--Recovery]: Crashed reason=%r", (), None
     )
     assert not Routine().filter(record)
+
+
+class FailingApp:
+    """An app that fails with `error` as soon as it is asked for anything."""
+
+    conf = SimpleNamespace(id="fraud-stages")
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    @property
+    def addresses(self) -> list[str]:
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (TopicMissing("no topic named fraud.scores"), False),
+        (ConnectionError("Redis does not answer"), False),
+        (KeyError(7), True),
+        (IndexError("out of range"), True),
+    ],
+)
+def test_a_fault_of_ours_shows_where_it_is(
+    error: Exception, shown: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What befalls a sound worker is a line; a missing key or index is a fault, and comes with its traceback."""
+    monkeypatch.setattr(sys, "setswitchinterval", lambda _: None)  # the other tests' too
+    app: Any = FailingApp(error)
+    assert run(app) == 1
+    last = caplog.records[-1]
+    assert last.getMessage().startswith("worker fraud-stages ends")
+    assert bool(last.exc_info) is shown
+    assert shown or str(error) in last.getMessage()
 
 
 def test_the_messages_are_those_of_aiokafka() -> None:
