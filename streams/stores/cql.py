@@ -10,7 +10,13 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from cassandra import ConsistencyLevel, DriverException, OperationTimedOut, RequestExecutionException
+from cassandra import (
+    ConsistencyLevel,
+    DriverException,
+    OperationTimedOut,
+    RequestExecutionException,
+    UnresolvableContactPoints,
+)
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable, ResponseFuture
 from cassandra.connection import ConnectionException
 from cassandra.policies import ConstantReconnectionPolicy, DCAwareRoundRobinPolicy, TokenAwarePolicy
@@ -50,12 +56,15 @@ class CqlSession:
         # What matters of the driver's own warnings is in the errors raised and told of here.
         logging.getLogger("cassandra").setLevel(logging.CRITICAL)
         host, _, port = self._address.rpartition(":")
-        self._cluster = Cluster(
-            [host],
-            port=int(port),
-            execution_profiles={EXEC_PROFILE_DEFAULT: _profile()},
-            reconnection_policy=ConstantReconnectionPolicy(1.0, max_attempts=None),
-        )
+        try:
+            self._cluster = Cluster(
+                [host],
+                port=int(port),
+                execution_profiles={EXEC_PROFILE_DEFAULT: _profile()},
+                reconnection_policy=ConstantReconnectionPolicy(1.0, max_attempts=None),
+            )
+        except UnresolvableContactPoints:
+            raise StoreUnreachable(f"Cassandra at {self._address}: no such host") from None
         try:
             self._session = self._cluster.connect()
             for statement in schema:

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import pytest
 from cassandra.connection import DefaultEndPoint
 from cassandra.metadata import KeyspaceMetadata, Metadata
 from cassandra.policies import SimpleConvictionPolicy
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.stores.cql import CqlSession, RoutedStatement, chunks, composite_key
+from streams.stores.history import StoreUnreachable
 
 KEYS = [f"e{i}" for i in range(200)]
 
@@ -66,3 +68,10 @@ def test_a_routed_statement_keeps_its_partition_key() -> None:
     """The driver asks a statement for its routing key; ours answers even where the driver's own would not."""
     prepared = PreparedStatement([], b"id", None, "SELECT", "k", 4, None, None)
     assert RoutedStatement(prepared, b"key").routing_key == b"key"
+
+
+def test_a_host_that_there_is_not_is_named() -> None:
+    """A name that does not resolve is one line with the address, as any other cluster that cannot be reached."""
+    address = "cassandra.invalid:9042"
+    with pytest.raises(StoreUnreachable, match=rf"^Cassandra at {address}: no such host$"):
+        CqlSession(address, lambda _: None).connect([])
