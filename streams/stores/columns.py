@@ -43,15 +43,15 @@ class Column:
         assert isinstance(kind, inspect.IntType)
         self._refuse(pc.is_null(self.raw), "is missing")
         type_ = self.raw.type
-        if pa.types.is_string(type_) or pa.types.is_large_string(type_):
-            stamps = self._parse_times()
-        elif pa.types.is_integer(type_) or pa.types.is_timestamp(type_):
-            stamps = self.raw
+        if pa.types.is_integer(type_):
+            times = self._cast(pa.int64(), "time in milliseconds, it is too large")
+        elif pa.types.is_string(type_) or pa.types.is_large_string(type_):
+            times = _milliseconds(self._parse_times())
+        elif pa.types.is_timestamp(type_):
+            times = _milliseconds(self.raw)
         else:
             raise self._error(0, f"is neither a timestamp nor integer milliseconds, but {type_}")
-        if pa.types.is_timestamp(stamps.type):
-            stamps = stamps.cast(pa.timestamp("ms", stamps.type.tz), safe=False)
-        times = self._bounded(stamps.cast(pa.int64()).combine_chunks(), kind)
+        self._bounded(times, kind)
         self._refuse(pc.greater(times, latest), "lies in the future")
         return times
 
@@ -128,3 +128,9 @@ class Column:
 
     def _error(self, row: int, reason: str) -> FileError:
         return FileError(f"{self.path}: row {row + 1}, column {self.name}: {reason}")
+
+
+def _milliseconds(stamps: pa.ChunkedArray) -> pa.Array:
+    if pa.types.is_timestamp(stamps.type):
+        stamps = stamps.cast(pa.timestamp("ms", stamps.type.tz), safe=False)
+    return stamps.cast(pa.int64()).combine_chunks()

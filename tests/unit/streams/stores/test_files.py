@@ -130,6 +130,13 @@ def test_a_wrong_value_is_named(write: Any, column: str, values: list[Any], mess
     assert refused(write({**GOOD, column: values}), latest=NOON_MS + 100) == message
 
 
+def test_a_time_beyond_64_bits_is_named(tmp_path: Path) -> None:
+    """Parquet has unsigned numbers that no time can be."""
+    path, times = tmp_path / "events.parquet", pa.array([1, 2, 2**63], pa.uint64())
+    pyarrow.parquet.write_table(pa.table({**GOOD, "event_time": times}), str(path))
+    assert refused(path) == "row 3, column event_time: is not a time in milliseconds, it is too large"
+
+
 def test_the_column_is_named_as_the_file_spells_it(write: Any) -> None:
     """With a mapping the error speaks of the file's column, not of the field."""
     columns = {"TX_AMOUNT": [1.0, float("nan"), 0.0]} | {k: v for k, v in GOOD.items() if k != "amount"}
