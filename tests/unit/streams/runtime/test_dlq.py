@@ -1,12 +1,29 @@
 """Dead letters keep what came and say why it is there."""
 
+import hashlib
 from dataclasses import replace
 
 import pytest
 
 from schemas.codec import Poison
-from streams.runtime.dlq import ATTEMPT, ERROR, MESSAGE, SOURCE, dead_letter
+from streams.runtime.dlq import (
+    ATTEMPT,
+    ERROR,
+    HEADERS_LEFT_OUT,
+    KEY_BYTES,
+    KEY_SHA256,
+    MAX_HEADERS,
+    MAX_KEY,
+    MAX_VALUE,
+    MESSAGE,
+    SOURCE,
+    VALUE_BYTES,
+    VALUE_SHA256,
+    dead_letter,
+)
 from streams.runtime.records import Header, Records
+from streams.runtime.sender import _with_headers
+from streams.usecases import FRAUD
 
 POISON = Poison("invalid", "amount: not a number")
 
@@ -73,3 +90,28 @@ def test_a_long_message_is_cut() -> None:
     """The message never outgrows the record."""
     message = dict(letter([], poison=Poison("invalid", "é" * 5000)).headers)[MESSAGE]
     assert message == ("é" * 1000).encode()
+
+
+def test_what_no_topic_would_take_is_cut_and_says_so() -> None:
+    """Of an inflated giant the first part is kept, with size and digest, and its letter fits the topic."""
+    key, value = b"k" * (MAX_KEY + 1), b"v" * (9 << 20)
+    headers: list[Header] = [("h", b"x" * 1000)] * 5000
+    one = letter(headers, key, value)
+    assert (one.key, one.value) == (key[:MAX_KEY], value[:MAX_VALUE])
+    said = dict(one.headers)
+    assert (said[KEY_BYTES], said[KEY_SHA256]) == (b"%d" % len(key), hashlib.sha256(key).hexdigest().encode())
+    assert (said[VALUE_BYTES], said[VALUE_SHA256]) == (b"%d" % len(value), hashlib.sha256(value).hexdigest().encode())
+    kept = [header for header in one.headers if header == headers[0]]
+    assert len(kept) + int(said[HEADERS_LEFT_OUT] or 0) == 5000
+    assert len(kept) > 0.9 * MAX_HEADERS / 1000
+    (written,) = _with_headers([(one.key, one.value, one.headers)])
+    assert len(written) < FRAUD.topics(1).dlq.max_message_bytes
+    again = letter(list(one.headers), one.key, one.value)
+    assert dict(again.headers)[VALUE_BYTES] == said[VALUE_BYTES]
+
+
+def test_what_a_topic_takes_is_whole() -> None:
+    """At the limit nothing is cut, and nothing is said of cutting."""
+    one = letter([], b"k" * MAX_KEY, b"v" * MAX_VALUE)
+    assert (len(one.key or b""), len(one.value or b"")) == (MAX_KEY, MAX_VALUE)
+    assert [name for name, _ in one.headers] == [ERROR, MESSAGE, SOURCE, ATTEMPT]
