@@ -3,8 +3,9 @@
 from dataclasses import FrozenInstanceError, fields
 
 import pytest
+from redis.asyncio import ConnectionPool
 
-from streams.settings import Settings, SettingsError
+from streams.settings import REDIS_OPTIONS, Settings, SettingsError
 
 KEY = "0123456789abcdef0123456789abcdef"
 
@@ -24,7 +25,24 @@ GOOD = {
     "HEADRACE_METRICS_PORT": ("metrics_port", "9400", 9400),
 }
 
+WRONG_REDIS = [
+    "", "localhost:6379", "http://HUSH@cache:6379", "redis:cache", "redis://", "redis:///0", "redis://:6379/0",
+    "redis://:HUSH@cache:notaport", "redis://:HUSH@cache:65536/0", "redis://:HUSH@[bad", "redis://:HUSH@cache/first",
+    "redis://:HUSH@cache/-1", "redis://:HUSH@cache?socket_timeout=x", "redis://:HUSH@cache?socket_timeout=",
+    "redis://:HUSH@cache?db", "redis://:HUSH@cache?colour=red", "redis://:HUSH@cache/0?db=x", "redis://:HUSH@cache#",
+    "redis://:HUSH/HUSH@cache/0", "redis://:1/HUSH@cache/0", "redis://u:1/2HUSH@cache:1/0", "redis://:a?HUSH@cache/0",
+    "redis://u:1?HUSH=1@cache/0", "redis://u:1#HUSH@cache/0", "redis://:[HUSH@cache/0", "redis://:HUSH℀@cache/0",
+    "redis://:HUSH@cache?ssl_ca_certs=/etc/ca.pem", "unix://", "unix:///run/redis.sock?db=HUSH", "unix://HUSH@",
+]  # fmt: skip
+
+GOOD_REDIS = [
+    "redis://cache", "redis://cache/", "redis://cache:6379/3", "redis://[::1]:6379", "rediss://u:p%2Fw@cache:6380/0",
+    "redis://:p@w@cache", "redis://cache/1?socket_timeout=2.5&health_check_interval=10", "unix:///run/redis.sock?db=2",
+    "rediss://cache?ssl_ca_certs=/etc/ca.pem&ssl_cert_reqs=required&ssl_check_hostname=True", "unix://:pw@/run/r.sock",
+]  # fmt: skip
+
 WRONG = [
+    *[("HEADRACE_REDIS", value) for value in WRONG_REDIS],
     *[(name, value) for name in ("HEADRACE_KAFKA", "HEADRACE_CASSANDRA")
       for value in ("", "localhost", "localhost:", ":9092", "localhost:http", "localhost:-1", "localhost:65536",
                     "localhost:²")],
@@ -65,6 +83,34 @@ def test_a_wrong_value_names_its_variable(variable, text):
         Settings.read({**{name: good for name, (_, good, _) in GOOD.items()}, variable: text})
     assert str(caught.value).startswith(f"{variable}: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", WRONG_REDIS)
+def test_a_refused_redis_url_is_not_shown(url):
+    """Wherever a password is taken for another part of the URL, no piece of it ends in a log."""
+    with pytest.raises(SettingsError) as caught:
+        Settings.read({"HEADRACE_REDIS": url})
+    assert "hush" not in str(caught.value).lower()
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("url", GOOD_REDIS)
+def test_a_redis_url_that_passes_is_one_for_redis(url):
+    """What passes the door makes a client, and none of its options is unknown to a connection."""
+    assert Settings.read({"HEADRACE_REDIS": url}).redis == url
+    pool = ConnectionPool.from_url(url)
+    assert pool.make_connection()
+
+
+@pytest.mark.parametrize(("option", "value"), [("socket_timeout", "0.5"), *[
+    (name, {"True|False": "False", "none|optional|required": "none"}.get(pattern, "1"))
+    for name, pattern in REDIS_OPTIONS.items()
+]])  # fmt: skip
+def test_every_option_is_one_of_redis(option, value):
+    """The options at the door are options of the client."""
+    url = f"rediss://cache/0?{option}={value}"
+    assert Settings.read({"HEADRACE_REDIS": url}).redis == url
+    assert ConnectionPool.from_url(url).make_connection()
 
 
 def test_settings_are_frozen():
