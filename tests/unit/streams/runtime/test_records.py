@@ -182,6 +182,41 @@ def test_a_missing_codec_is_named(monkeypatch):
         records.parse(resealed(batch), 0)
 
 
+@pytest.mark.parametrize("compression", CODECS[1:])
+def test_a_batch_that_inflates_beyond_all_bounds_is_one_record(compression, monkeypatch):
+    """It keeps its bytes and last offset, says why, and stops no record before or after it."""
+    monkeypatch.setattr(records, "MAX_INFLATED", 1 << 20)
+    before = batch_of([(1, b"k", b"fine", [])], base=3, compression=compression)
+    bomb = batch_of([(5, None, bytes(1 << 20), []), (6, None, b"too", [])], base=4, compression=compression)
+    after = batch_of([(7, b"k", b"fine too", [])], base=6, compression=compression)
+    parsed, next_offset = records.parse(before + bomb + after, 3)
+    assert (parsed.values(), next_offset) == ([b"fine", bomb, b"fine too"], 7)
+    assert (parsed.offsets.tolist(), parsed.timestamps.tolist()) == ([3, 5, 6], [1, 6, 7])
+    ((name, reason),) = parsed.headers(1)
+    assert name == records.UNREAD_BATCH
+    assert b"above 1 MiB" in (reason or b"")
+
+
+@pytest.mark.parametrize("number", [GZIP, 6])
+def test_a_batch_that_cannot_be_inflated_is_one_record(number):
+    """Neither nonsense nor an unknown codec ends the worker."""
+    batch = bytearray(batch_of([(1, None, b"no gzip", [])], base=9))
+    batch[recordbatch.ATTRIBUTES_AT + 1] |= number
+    parsed, next_offset = records.parse(resealed(batch), 9)
+    assert (parsed.values(), parsed.offsets.tolist(), next_offset) == ([resealed(batch)], [9], 10)
+
+
+def test_a_fetch_inflates_only_so_far(monkeypatch):
+    """What is beyond the bound together is left for the next fetch, none of it is lost or repeated."""
+    monkeypatch.setattr(records, "MAX_INFLATED", 1 << 20)
+    batches = [batch_of([(i, None, bytes(400_000), [])], base=i, compression=GZIP) for i in range(5)]
+    seen, at = [], 0
+    while at < 5:
+        parsed, at = records.parse(b"".join(batches[at:]), at)
+        seen.append(parsed.offsets.tolist())
+    assert seen == [[0, 1], [2, 3], [4]]
+
+
 @given(st.lists(st.binary(max_size=23), min_size=1), st.integers(1, 64))
 def test_partitions_are_kafkas(keys, partitions):
     """A key goes where Kafka's default partitioner would send it."""
