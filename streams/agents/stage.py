@@ -69,8 +69,9 @@ class StageAgent:
         return offset
 
     def release(self, partition: int) -> None:
-        """Forget a partition that another worker takes over."""
-        self.owned.pop(partition, None)
+        """Forget a partition that another worker takes over; a checkpoint round under way leaves it out."""
+        if owned := self.owned.pop(partition, None):
+            owned.abandon()
 
     async def on_batches(self, batches: Sequence[Batch]) -> None:
         """Fold what a fetch brought of several partitions and send its outputs.

@@ -353,6 +353,23 @@ def test_a_partition_given_up_meanwhile_is_left_alone() -> None:
     run(scenario)
 
 
+def test_a_released_partition_is_not_kept() -> None:
+    """A round of checkpoints that has the partition still to come passes it over once it is released."""
+
+    async def scenario() -> None:
+        world = await started(PAYMENTS)
+        await world.step(CUSTOMER, 0)
+        agent = world.agents[CUSTOMER]
+        owned = agent.owned[0]
+        assert owned.age() > 0
+        agent.release(0)
+        agent.release(0)  # as when a claim is cancelled
+        assert await owned.checkpoint(world.senders[CUSTOMER]) is None  # type: ignore[arg-type]
+        assert owned.kept_offset == -1
+
+    run(scenario)
+
+
 def test_a_failed_batch_is_not_kept() -> None:
     """A handler that fails in mid-batch leaves nothing that a checkpoint could keep: the next owner has it all."""
 
