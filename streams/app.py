@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from faust.types import TP
 
@@ -55,29 +55,28 @@ class StageWorker:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Everything the app needs around it, from before its start until after its stop."""
-        await self._store.ping()
-        await self._sender.start()
-        for topic in self._topics:
-            await self._sender.partitions(topic.name)
-        await self._models.start()
-        tasks = [asyncio.create_task(self._tend()), asyncio.create_task(self._show())]
-        try:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._store.close)
+            await self._store.ping()
+            for resource in self._sender, self._models:
+                await resource.start()
+                stack.push_async_callback(resource.stop)
+            for topic in self._topics:
+                await self._sender.partitions(topic.name)
+            for work in self._tend(), self._show():
+                stack.push_async_callback(_end, asyncio.create_task(work))
             yield
-        finally:
-            for task in tasks:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
-            await self._models.stop()
-            await self._sender.stop()
-            await self._store.close()
 
     def _swap(self, model: ServingModel) -> None:
         for agent in self._agents.values():
             agent.model = model
 
     async def _claim(self, partitions: set[TP]) -> Mapping[TP, int]:
-        offsets = await asyncio.gather(*(self._agents[tp.topic].claim(tp.partition) for tp in partitions))
+        try:
+            offsets = await asyncio.gather(*(self._agents[tp.topic].claim(tp.partition) for tp in partitions))
+        except asyncio.CancelledError:
+            self._release(partitions)
+            raise
         return dict(zip(partitions, offsets, strict=True))
 
     async def _revoking(self, partitions: set[TP]) -> None:
@@ -85,6 +84,9 @@ class StageWorker:
             await self._checkpoint()
         except StoreUnavailable as error:
             log.warning("partitions are given up without a checkpoint, their owner does more again: %s", error)
+        self._release(partitions)
+
+    def _release(self, partitions: set[TP]) -> None:
         for tp in partitions:
             self._agents[tp.topic].release(tp.partition)
 
@@ -96,6 +98,17 @@ class StageWorker:
 
     async def _checkpoint(self) -> None:
         await checkpoint_all(self._owned(), self._sender, self._metrics)
+        await self._commit()
+
+    async def _commit(self) -> None:
+        """Step 5: tell Kafka what is kept, which only lag tools read."""
+        kept = {
+            TP(agent.topic.name, partition): owned.kept_offset
+            for agent in self._agents.values()
+            for partition, owned in agent.owned.items()
+            if owned.kept_offset >= 0
+        }
+        await self.app.commit_positions(kept)
 
     async def _checkpoint_in_turn(self) -> None:
         """Checkpoint every partition once, evenly over the interval: all at once would be felt as a pause."""
@@ -106,6 +119,7 @@ class StageWorker:
             await checkpoint_all([one], self._sender, self._metrics)
         if not owned:
             await asyncio.sleep(share)
+        await self._commit()
 
     async def _tend(self) -> None:
         """Checkpoint and look after the gates, until cancelled."""
@@ -124,14 +138,28 @@ class StageWorker:
         """Show where the worker stands, also while a store is away and nothing moves, until cancelled."""
         while True:
             await asyncio.sleep(self._settings.checkpoint_seconds)
-            with suppress(AssertionError):  # aiokafka's, of a partition that is just being given up
-                for tp, lag in self.app.lag().items():
-                    self._metrics.lag.labels(tp.topic, str(tp.partition)).set(lag)
-            for agent in self._agents.values():
-                agent.show(self._metrics)
+            try:
+                self._show_once()
+            except Exception as error:
+                await self.app.crash(error)
+                return
+
+    def _show_once(self) -> None:
+        for gauge in self._metrics.lag, self._metrics.held:
+            gauge.clear()  # of partitions that others have now
+        with suppress(AssertionError):  # aiokafka's, of a partition that is just being given up
+            for tp, lag in self.app.lag().items():
+                self._metrics.lag.labels(tp.topic, str(tp.partition)).set(lag)
+        for agent in self._agents.values():
+            agent.show(self._metrics)
 
     def _on_retry(self, error: StoreUnavailable) -> None:
         self._metrics.store_retries.labels("redis").inc()
         if time.monotonic() - self._told_at > TELL_SECONDS:
             self._told_at = time.monotonic()
             log.warning("trying again: %s", error)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])

@@ -328,6 +328,8 @@ class BatchConsumer(driver.Consumer):
         """Complain of nothing: Faust looks for its own commits here."""
 
     async def commit_positions(self, positions: Mapping[TP, int]) -> None:
+        if not positions or self.app.crashed:  # before its start, or after a crash, there is no thread to ask
+            return
         try:
             async with asyncio.timeout(COMMIT_SECONDS):
                 await self._thread.run(self._thread.commit_positions, positions)

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+from kafka import KafkaConsumer, TopicPartition
 
 from infra.local import LocalServers
 from infra.processes import Process, Processes
@@ -121,6 +122,28 @@ def test_a_checkpoint_of_another_partition_count_is_refused(world: World) -> Non
     assert worker.popen.wait(30) == 1
     (line,) = complaints(worker.log)
     assert f"ends: {name}: marks of 6 sources, not of 4: the partition count has changed" in line
+
+
+def committed(kafka: str) -> tuple[dict[str, int], dict[str, int]]:
+    """What lag tools see of the stages: how far the group is on each topic, and how long the topic is."""
+    consumer = KafkaConsumer(bootstrap_servers=kafka, group_id="fraud-stages", enable_auto_commit=False)
+    done, ends = {}, {}
+    for topic in (TOPICS.events, *TOPICS.hops):
+        partitions = [TopicPartition(topic.name, number) for number in range(PARTITIONS)]
+        done[topic.name] = sum(consumer.committed(one) or 0 for one in partitions)
+        ends[topic.name] = sum(consumer.end_offsets(partitions).values())
+    consumer.close()
+    return done, ends
+
+
+def test_lag_tools_see_how_far_the_stages_are(world: World) -> None:
+    """What is kept in Redis is committed to Kafka too, while the worker runs: here it is all there is."""
+    worker = world.start()
+    world.pay(100)
+    assert world.all_scored()
+    assert within(20, lambda: len(set(map(str, committed(world.kafka)))) == 1), committed(world.kafka)
+    assert sum(committed(world.kafka)[0].values()) >= 200
+    assert complaints(worker.log) == []
 
 
 def waits(process: Process) -> bool:

@@ -27,5 +27,5 @@ def test_what_retention_has_removed_is_told(caplog: pytest.LogCaptureFixture) ->
 
 def test_an_offset_beyond_the_log_is_refused() -> None:
     """The topic was made anew: going on there would leave out its records until it is that long again."""
-    with pytest.raises(StateRefused, match="payments/3 ends at offset 20, but .* offset 21"):
+    with pytest.raises(StateRefused, match=r"payments/3 ends at offset 20, but .* offset 21"):
         _within_log(PARTITION, 21, 10, 20)
