@@ -67,10 +67,14 @@ class LearnerWorker:
                     await self.app.commit_positions(
                         {TP(self._topics.examples.name, at): offset for at, offset in self.agent.offsets.items()}
                     )
+                self._show()
             except Exception as error:
                 await self.app.crash(error)
                 return
-            self.agent.show()
-            with suppress(AssertionError):  # aiokafka's, of a partition that is just being given up
-                for tp, lag in self.app.lag().items():
-                    self._metrics.lag.labels(tp.topic, str(tp.partition)).set(lag)
+
+    def _show(self) -> None:
+        self.agent.show()
+        self._metrics.lag.clear()  # of partitions that others have now
+        with suppress(AssertionError):  # aiokafka's, of a partition that is just being given up
+            for tp, lag in self.app.lag().items():
+                self._metrics.lag.labels(tp.topic, str(tp.partition)).set(lag)
