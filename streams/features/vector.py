@@ -17,7 +17,7 @@ def assemble(
     """Return the feature vectors float64[n, len(features.names)] of n events.
 
     times int64[n] in ms, values float64[n, >= len(features.values)], `staged` one float64[n, …] a stage.
-    A derived feature that is not finite is 0 in the vector.
+    A derived feature that is not finite is 0.
     """
     known = [values[:, : len(features.values)], *staged]
     names = features.names
@@ -27,10 +27,10 @@ def assemble(
     columns = {name: vector[:, i] for i, name in enumerate(names[:width])}
     columns[EVENT_TIME] = times.astype(np.float64)
     for i, feature in enumerate(features.derived, start=width):
-        vector[:, i] = feature.function(columns)
-        columns[feature.name] = vector[:, i]
-    derived = vector[:, width:]
-    derived[~np.isfinite(derived)] = 0.0
+        column = vector[:, i]
+        column[:] = feature.function(columns)
+        column[~np.isfinite(column)] = 0.0
+        columns[feature.name] = column
     return vector
 
 
