@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from faust.types import TP
-from kafka import KafkaProducer
+from kafka import KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
 
 from infra.local.ports import free_port
@@ -360,6 +360,36 @@ def test_an_offset_beyond_the_log_ends_the_worker(kafka, start, tmp_path):
     assert worker.process.wait(40) == 1
     (line,) = [line for line in worker.said.splitlines() if "imported" not in line]
     assert f"ends: {topic}/0 ends at offset 0, but the kept state goes on at offset 7" in line
+
+
+def test_what_retention_has_removed_is_left_out(kafka, producer):
+    """An offset that the log no longer has is read on at its beginning."""
+    topic = new_topic(kafka)
+    for i in range(10):
+        producer.send(topic, value=b"%d" % i).get()
+    admin = KafkaAdminClient(bootstrap_servers=kafka)
+    admin.delete_records({TopicPartition(topic, 0): 6})
+    admin.close()
+    seen: list[bytes | None] = []
+
+    async def scenario() -> None:
+        arrived = asyncio.Event()
+
+        async def positions(_: set[TP]) -> dict[TP, int]:
+            return {TP(topic, 0): 2}
+
+        async def on_batch(batch: Batch) -> None:
+            seen.extend(batch.records.values())
+            if batch.next_offset == 10:
+                arrived.set()
+
+        app = create_app(f"group.{topic}", kafka, Ownership(positions), session_timeout=6, rebalance_timeout=5)
+        app.on_batch(topic, "reading")(on_batch)
+        async with started(app):
+            await arrived.wait()
+
+    asyncio.run(scenario())
+    assert seen == [b"6", b"7", b"8", b"9"]
 
 
 # The worker under test
