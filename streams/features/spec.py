@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 Column = NDArray[np.float64]
 Columns = Mapping[str, NDArray[np.float64]]
 
-SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
+MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000  # ms
 
 EVENT_TIME = "event_time"
 

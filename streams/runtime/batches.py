@@ -446,11 +446,6 @@ class BatchApp(faust.App):
         """Records between the last batch finished and the end, for each partition fetched so far."""
         return self.batches.lag()
 
-    def highwater(self, tp: TP) -> int | None:
-        """The offset after the last record of a partition, as of its last fetch."""
-        end: int | None = self.consumer.highwater(tp)
-        return end
-
     async def on_stop(self) -> None:
         if self._consumer is not None:
             try:
