@@ -163,7 +163,10 @@ class StageAgent:
         if not parts:
             return
         keys = {partition: self._keys(rows) for partition, rows in parts.items()}
-        await asyncio.gather(*(self.owned[partition].touch(mine) for partition, mine in keys.items()))
+        missing = {partition: self.owned[partition].missing(mine) for partition, mine in keys.items()}
+        loads = [self.owned[partition].load(absent) for partition, absent in missing.items() if absent]
+        if loads:
+            await asyncio.gather(*loads)
         staged = [self._fold_into(self.owned[partition], rows, keys[partition]) for partition, rows in parts.items()]
         rows = HopRows.concatenate(list(parts.values()))
         features = np.concatenate(staged)

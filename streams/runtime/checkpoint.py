@@ -62,11 +62,14 @@ class OwnedPartition:
                 raise StateRefused(f"{self.name}: {error}") from None
         return self.next_offset
 
-    async def touch(self, keys: Sequence[bytes]) -> None:
-        """Bring the entities that are not in memory yet from the store."""
+    def missing(self, keys: Sequence[bytes]) -> list[bytes]:
+        """Return those of `keys` that are to be loaded before they are folded."""
         if self._fresh:  # there was no checkpoint, so every entity there is has come into memory since
-            return
-        missing = self.table.missing(keys)
+            return []
+        return self.table.missing(keys)
+
+    async def load(self, missing: Sequence[bytes]) -> None:
+        """Bring entities that are not in memory yet from the store."""
         for key, state in zip(missing, await self._store.load(self.name, missing), strict=True):
             if state is not None:
                 try:

@@ -57,7 +57,7 @@ async def fold(owned: OwnedPartition, next_offset: int, *keys: bytes, failing: b
     """Fold one event of each key, as a batch that ends before `next_offset`, or fail just before its end."""
     n = len(keys)
     async with owned.folding():
-        await owned.touch(keys)
+        await owned.load(owned.missing(keys))
         owned.table.fold(keys, np.zeros(n, np.int8), np.full(n, next_offset), np.ones((n, 2)))
         if failing:
             raise LookupError("a topic is missing")
@@ -300,8 +300,8 @@ def test_a_new_owner_finds_states_as_they_are_touched() -> None:
         assert store.loaded == []
         second = await owner(store)
         assert second.next_offset == 2
-        await second.touch([b"b", b"b", b"new"])
-        await second.touch([b"b"])
+        await second.load(second.missing([b"b", b"b", b"new"]))
+        await second.load(second.missing([b"b"]))
         assert second.table.states() == {b"b": first.table.states()[b"b"]}
         assert store.loaded == [b"b", b"new"]
 
@@ -316,7 +316,7 @@ def test_a_damaged_state_is_named() -> None:
         epoch = (await store.claim(NAME)).epoch
         await store.save(NAME, epoch, Checkpoint(1, b""), [(b"c7", b"\0" * 40)])
         with pytest.raises(StateRefused, match=rf"{NAME}: the state of one entity: .*damaged") as caught:
-            await (await owner(store)).touch([b"c7"])
+            await (await owner(store)).load([b"c7"])
         assert "c7" not in str(caught.value)
 
     run(scenario)

@@ -64,7 +64,7 @@ def test_a_partition_is_claimed_and_touched_once_the_store_is_back() -> None:
         store.failures = 5
         offset = await owned.claim(None)
         store.failures = 7
-        await owned.touch([b"c"])
+        await owned.load(owned.missing([b"c"]))
         return offset, owned.table.states(), len(told)
 
     assert asyncio.run(asyncio.wait_for(scenario(), 10)) == (7, {b"c": state_of(b"c")}, 12)
