@@ -12,6 +12,7 @@ from streams.agents.models import ModelFeed
 from streams.agents.scoring import ServingModel
 from streams.agents.stage import StageAgent
 from streams.metrics import Metrics
+from streams.runtime import faults
 from streams.runtime.batches import BatchApp, Ownership, create_app
 from streams.runtime.checkpoint import OwnedPartition, checkpoint_all
 from streams.runtime.sender import Sender
@@ -82,6 +83,7 @@ class StageWorker:
     async def _revoking(self, partitions: set[TP]) -> None:
         try:
             await self._checkpoint()
+            faults.point("given-up")
         except StoreUnavailable as error:
             log.warning("partitions are given up without a checkpoint, their owner does more again: %s", error)
         self._release(partitions)
@@ -109,6 +111,7 @@ class StageWorker:
             if owned.kept_offset >= 0
         }
         await self.app.commit_positions(kept)
+        faults.point("committed")
 
     async def _checkpoint_in_turn(self) -> None:
         """Checkpoint every partition once, evenly over the interval: all at once would be felt as a pause."""

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from streams.metrics import Metrics
+from streams.runtime import faults
 from streams.runtime.batches import BatchApp
 from streams.runtime.topics import KafkaUnavailable, TopicMismatch, create_topics
 from streams.runtime.worker import Resources, run
@@ -23,6 +24,7 @@ def serve(name: str, description: str, build: Build) -> int:
     metrics = Metrics(name)
     try:
         settings = Settings.read(os.environ)
+        faults.arm(os.environ)
         app, resources = build(usecase, settings, metrics)
         port = metrics.serve(settings.metrics_port)
     except SettingsError as error:

@@ -16,6 +16,7 @@ from streams.agents.intake import EventReader
 from streams.agents.scoring import ScoreWriter, ServingModel
 from streams.features.table import EntityTable
 from streams.metrics import Metrics
+from streams.runtime import faults
 from streams.runtime.batches import Batch
 from streams.runtime.checkpoint import OwnedPartition
 from streams.runtime.hop import EVENT, WATERMARK, HopFormat, HopRows
@@ -88,7 +89,9 @@ class StageAgent:
             for batch in batches:
                 start, end = np.searchsorted(homes, [batch.partition, batch.partition + 1]).tolist()
                 passed[batch.partition] = self._gated(self.owned[batch.partition], rows.between(start, end))
+            faults.point("gated")
             await self._fold(passed)
+            faults.point("sent")
             for batch in batches:
                 self.owned[batch.partition].folded(batch.next_offset, passed=len(passed[batch.partition]) > 0)
         await self._sender.room()
@@ -168,6 +171,7 @@ class StageAgent:
         if loads:
             await asyncio.gather(*loads)
         staged = [self._fold_into(self.owned[partition], rows, keys[partition]) for partition, rows in parts.items()]
+        faults.point("folded")
         rows = HopRows.concatenate(list(parts.values()))
         features = np.concatenate(staged)
         if self._next:
@@ -211,6 +215,7 @@ class StageAgent:
             targeted = list(by_partition(targets, topic.partitions))
         for partition, picked in targeted:
             self._sender.send_records(topic.name, partition, keys, values, rows.received, picked)
+            faults.point("handed-over")
 
     def _score(self, rows: HopRows, features: NDArray[np.float64], homes: NDArray[np.int64]) -> None:
         """Score the events; scores keep their partition, so those of one last entity stay in order."""
@@ -226,4 +231,5 @@ class StageAgent:
         topic = self._topics.scores
         for partition, picked in by_partition(homes.astype(np.int32), topic.partitions):
             self._sender.send_records(topic.name, partition, keys, values, times, picked)
+            faults.point("handed-over")
         self._metrics.event_to_score_seconds.observe(np.maximum(0.0, (now - rows.received) / 1000))

@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager
 
 from streams.features.table import EntityTable, StateRefused
 from streams.metrics import Metrics
+from streams.runtime import faults
 from streams.runtime.gate import Gate, Marks
 from streams.runtime.sender import Sender
 from streams.stores.state import Checkpoint, StateStore
@@ -51,6 +52,7 @@ class OwnedPartition:
         `sources` is the number of partitions that feed the stage by hops, None for none.
         """
         claim = await self._store.claim(self.name)
+        faults.point("claimed")
         self._epoch, checkpoint = claim.epoch, claim.checkpoint
         self._fresh = checkpoint is None
         self.next_offset = -1 if checkpoint is None else checkpoint.offset
@@ -128,13 +130,16 @@ class OwnedPartition:
             offset = self.gate.resume_at(self.next_offset) if self.gate else self.next_offset
             marks = self.gate.marks().to_bytes() if self.gate else b""
             outputs = sender.mark()
+        faults.point("copied")
         try:
             await sender.acked(outputs)
+            faults.point("acknowledged")
             await self._store.save(self.name, self._epoch, Checkpoint(offset, marks), states)
         except BaseException:
             self.table.mark_dirty(key for key, _ in states)
             self._changed_at = changed_at
             raise
+        faults.point("kept")
         self.kept_offset = offset
         return len(states)
 

@@ -18,6 +18,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulat
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import TopicPartition
 
+from streams.runtime import faults
 from streams.runtime.recordbatch import I64
 from streams.runtime.records import (
     MAX_BATCH_BYTES,
@@ -238,6 +239,7 @@ class Sender:
             raise self._failure
 
     def _settle(self, ack: Ack, target: TopicPartition) -> None:
+        faults.point("settled")
         self._bytes -= self._unacked.pop(ack)
         error = ack.exception()
         if error is not None and self._failure is None:
