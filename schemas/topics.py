@@ -1,7 +1,7 @@
 """The topic catalogue: every topic of a use case, with partitions and retention; topics are created from it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 DAY_MS = 86_400_000
@@ -32,7 +32,8 @@ class Topics:
     """The topics of one use case.
 
     `events` is public and keyed by the first entity; `hops` carry the event on to each further entity, in
-    the order of the stages; the rest is what its name says.
+    the order of the stages; `published` is where a deployment that is switched over to writes its scores as
+    well (None: nowhere else); the rest is what its name says.
     """
 
     events: Topic
@@ -42,29 +43,47 @@ class Topics:
     examples: Topic
     models: Topic
     dlq: Topic
+    published: Topic | None = None
 
     def __iter__(self) -> Iterator[Topic]:
         yield from (self.events, *self.hops, self.labels, self.scores, self.examples, self.models, self.dlq)
+        if self.published:
+            yield self.published
 
 
-def catalogue(usecase: str, events: str, hops: tuple[str, ...], partitions: int) -> Topics:
+def catalogue(
+    usecase: str,
+    events: str,
+    hops: tuple[str, ...],
+    partitions: int,
+    own: str | None = None,
+    publishing: bool = False,
+) -> Topics:
     """Return the topics of `usecase`, whose public events are called `events` and which hops to `hops`.
+
+    Events and labels are public; the other topics begin with `own`, the full name of the deployment. While one
+    with a name of its own is `publishing`, its scores go to the public topic as well.
 
     >>> [topic.name for topic in catalogue("fraud", "transactions", ("terminal",), 4)][:2]
     ['fraud.transactions', 'fraud.by-terminal']
+    >>> [topic.name for topic in catalogue("fraud", "transactions", ("terminal",), 4, "fraud.v2")][:2]
+    ['fraud.transactions', 'fraud.v2.by-terminal']
     """
+    own = own or usecase
 
-    def topic(noun: str, count: int = partitions, **options: Any) -> Topic:
-        return Topic(f"{usecase}.{noun}", count, **options)
+    def topic(noun: str, count: int = partitions, of: str = own, **options: Any) -> Topic:
+        return Topic(f"{of}.{noun}", count, **options)
 
+    scores = topic("scores", retention_ms=30 * DAY_MS)
     return Topics(
-        events=topic(events),
+        events=topic(events, of=usecase),
         hops=tuple(topic(f"by-{entity}") for entity in hops),
-        labels=topic("labels", retention_ms=30 * DAY_MS),
-        scores=topic("scores", retention_ms=30 * DAY_MS),
+        labels=topic("labels", of=usecase, retention_ms=30 * DAY_MS),
+        scores=scores,
         # One partition: examples have one order, and a model is a function of it.
         examples=topic("examples", 1, retention_ms=90 * DAY_MS),
         models=topic("models", 1, retention_ms=-1, max_message_bytes=16 * MB, compact=True),
         # A poisoned record keeps its bytes; headers with the reason come on top.
         dlq=topic("dlq", 1, retention_ms=30 * DAY_MS, max_message_bytes=8 * MB),
+        published=replace(scores, name=f"{usecase}.scores") if publishing and own != usecase else None,
     )

@@ -89,6 +89,18 @@ def _name(text: str) -> str:
     return text
 
 
+def _deployment(text: str) -> str:
+    if not fullmatch(r"([a-z][a-z0-9-]{0,31})?", text):
+        raise ValueError("must be small letters, digits and hyphens, 32 at most, a letter first")
+    return text
+
+
+def _yes_or_no(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise ValueError("must be yes or no")
+    return text == "yes"
+
+
 def _key(text: str) -> bytes:
     if len(text) < 32:
         raise ValueError("must have at least 32 characters")
@@ -103,13 +115,16 @@ def _setting(variable: str, parse: Callable[[str], Any], default: Any, secret: b
 class Settings:
     """Where the servers are and how the pipeline runs; seconds and milliseconds as the names say.
 
-    `kafka` may name several brokers, with commas between them.
+    `kafka` may name several brokers, with commas between them. `deployment` and `publish` are explained in
+    infra/decisions/0011-deployments.md.
     """
 
     kafka: str = _setting("HEADRACE_KAFKA", _addresses, "127.0.0.1:9092")
     redis: str = _setting("HEADRACE_REDIS", _redis_url, "redis://127.0.0.1:6379/0", secret=True)
     cassandra: str = _setting("HEADRACE_CASSANDRA", _address, "127.0.0.1:9042")
     keyspace: str = _setting("HEADRACE_KEYSPACE", _name, "headrace")
+    deployment: str = _setting("HEADRACE_DEPLOYMENT", _deployment, "")
+    publish: bool = _setting("HEADRACE_PUBLISH", _yes_or_no, False)
     model_key: bytes = _setting("HEADRACE_MODEL_KEY", _key, b"", secret=True)
     partitions: int = _setting("HEADRACE_PARTITIONS", _positive(int), 4)
     checkpoint_seconds: float = _setting("HEADRACE_CHECKPOINT_SECONDS", _positive(float), 0.5)

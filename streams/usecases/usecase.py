@@ -1,8 +1,8 @@
 """A use case is a declaration: which event, whose features, which labels, which model, which decision."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 from schemas.topics import Topics, catalogue
 from streams.decisions.thresholds import Thresholds
@@ -18,6 +18,9 @@ class UseCase:
 
     `event` is a struct of `schemas.events`; `event_id` and `event_time` name its fields; `noun` names its
     topic; the features' stages name the entities' key fields; `recipe` names one of `streams.models.recipes`.
+
+    Several *deployments* of a use case may run beside each other, one of them without a name. What they keep
+    goes by `full_name`; `publishing` says whether a named one writes its scores to the public topic as well.
     """
 
     name: str
@@ -28,6 +31,8 @@ class UseCase:
     features: FeatureSet
     recipe: str
     thresholds: Thresholds
+    deployment: str = ""
+    publishing: bool = False
 
     def __post_init__(self) -> None:
         if len(self.features.stages) > MOST_STAGES:
@@ -38,6 +43,19 @@ class UseCase:
         """The entities in the order of the stages."""
         return tuple(stage.entity for stage in self.features.stages)
 
+    def deployed(self, deployment: str, publishing: bool = False) -> Self:
+        """Return the use case as the deployment of that name, "" for the one without."""
+        return replace(self, deployment=deployment, publishing=publishing)
+
+    @property
+    def full_name(self) -> str:
+        """The prefix of all that belongs to this deployment alone: topics, groups, states, rows."""
+        return f"{self.name}.{self.deployment}" if self.deployment else self.name
+
+    def group(self, role: str) -> str:
+        """Return the consumer group of a role: "stages", "history" or "learner"."""
+        return f"{self.full_name}-{role}"
+
     def topics(self, partitions: int) -> Topics:
-        """Return the use case's topics, each public one with so many partitions."""
-        return catalogue(self.name, self.noun, self.entities[1:], partitions)
+        """Return the deployment's topics, each public one with so many partitions."""
+        return catalogue(self.name, self.noun, self.entities[1:], partitions, self.full_name, self.publishing)

@@ -21,6 +21,24 @@ def test_a_hop_a_further_entity():
     assert [topic.name for topic in hops] == ["x.by-a", "x.by-b"]
 
 
+def test_a_deployment_shares_nothing_but_the_inputs():
+    """One beside another reads the same events and labels; whatever it writes has a name of its own."""
+    beside = catalogue("fraud", "transactions", ("terminal",), 4, "fraud.v2")
+    shared = {topic.name for topic in beside} & BY_NAME.keys()
+    assert shared == {"fraud.transactions", "fraud.labels"}
+    assert {topic.name for topic in beside} - shared == {
+        "fraud.v2.by-terminal", "fraud.v2.scores", "fraud.v2.examples", "fraud.v2.models", "fraud.v2.dlq",
+    }  # fmt: skip
+
+
+def test_a_deployment_that_publishes_writes_the_public_scores_too():
+    """The public topic is the one that the unnamed deployment writes, which has no second one to write."""
+    beside = catalogue("fraud", "transactions", ("terminal",), 4, "fraud.v2", publishing=True)
+    assert beside.published == FRAUD.scores
+    assert beside.published in list(beside)
+    assert catalogue("fraud", "transactions", ("terminal",), 4, publishing=True).published is None
+
+
 def test_what_has_one_order_has_one_partition():
     """Everything scales with the partitions asked for but examples, models and the dead letters."""
     assert {name: topic.partitions for name, topic in BY_NAME.items()} == {

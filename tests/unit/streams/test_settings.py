@@ -14,6 +14,8 @@ GOOD = {
     "HEADRACE_REDIS": ("redis", "redis://cache:6380/1", "redis://cache:6380/1"),
     "HEADRACE_CASSANDRA": ("cassandra", "[::1]:9043", "[::1]:9043"),
     "HEADRACE_KEYSPACE": ("keyspace", "headrace_test", "headrace_test"),
+    "HEADRACE_DEPLOYMENT": ("deployment", "v2", "v2"),
+    "HEADRACE_PUBLISH": ("publish", "yes", True),
     "HEADRACE_MODEL_KEY": ("model_key", KEY, KEY.encode()),
     "HEADRACE_PARTITIONS": ("partitions", "12", 12),
     "HEADRACE_CHECKPOINT_SECONDS": ("checkpoint_seconds", "0.25", 0.25),
@@ -49,6 +51,8 @@ WRONG = [
     *[(name, value) for name in ("HEADRACE_PARTITIONS", "HEADRACE_MAX_AHEAD_MS")
       for value in ("", "0", "-1", "many", "1.5")],
     *[(name, value) for name in GOOD if name.endswith("_SECONDS") for value in ("", "0", "-1", "nan", "inf", "soon")],
+    *[("HEADRACE_DEPLOYMENT", value) for value in ("V2", "2", "v.2", "v_2", "v2\n", "-v", "v" * 33)],
+    *[("HEADRACE_PUBLISH", value) for value in ("", "true", "1", "Yes")],
     *[("HEADRACE_METRICS_PORT", value) for value in ("", "http", "1.5", "-1", "65536")],
     *[("HEADRACE_MODEL_KEY", value) for value in ("", "short", KEY[1:])],
 ]  # fmt: skip

@@ -47,3 +47,15 @@ def test_its_features_can_be_kept(usecase):
 def test_its_thresholds_are_in_order(usecase):
     """An event is looked at before it is refused."""
     assert 0 < usecase.thresholds.review < usecase.thresholds.decline <= 1
+
+
+def test_its_deployments_have_nothing_of_each_others(usecase):
+    """Groups, topics and the names of states and rows differ, the public inputs do not."""
+    beside = usecase.deployed("v2")
+    assert usecase.deployed("") == usecase
+    assert usecase.full_name == usecase.name
+    assert beside.full_name == f"{usecase.name}.v2"
+    assert beside.group("stages") != usecase.group("stages")
+    shared = {topic.name for topic in beside.topics(2)} & {topic.name for topic in usecase.topics(2)}
+    assert shared == {usecase.topics(2).events.name, usecase.topics(2).labels.name}
+    assert usecase.deployed("v2", publishing=True).topics(2).published == usecase.topics(2).scores
