@@ -106,7 +106,7 @@ class Kafka(Server):
             str(config),
         ]
         result = subprocess.run(
-            [*self._java("-Xmx128m", "-XX:TieredStopAtLevel=1"), *arguments],
+            [*self._java("-Xmx128m"), *arguments],
             capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         if result.returncode:
