@@ -2,9 +2,13 @@
 
 What came in a compressed batch may be larger than any topic takes. Such a value or key is cut, with headers that
 say its size and SHA-256, and headers beyond their limit are left out and counted: the burial never fails.
+
+A letter that is sent back to its topic (`services.dlq`) takes its attempts along, so that one that dies again and
+again is parked in the end.
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -19,6 +23,9 @@ HEADERS_LEFT_OUT = "headrace-headers-left-out"
 MAX_VALUE, MAX_KEY, MAX_HEADERS = 4 << 20, 1 << 20, 1 << 20  # bytes; together below what the topic takes
 HEADER_OVERHEAD = 16  # bytes, at most: two sizes
 
+MAX_ATTEMPTS = 5
+"""A letter that has failed so often is parked: it is not sent back unless someone insists."""
+
 
 @dataclass(frozen=True)
 class DeadLetter:
@@ -32,8 +39,9 @@ class DeadLetter:
 
 def dead_letter(records: Records, row: int, topic: str, partition: int, poison: Poison) -> DeadLetter:
     """Return record `row` of a batch as a dead letter, counting how often it has been tried."""
-    headers, left_out = _bounded(records.headers(row))
-    attempt = 1 + max((_number(value) for name, value in headers if name == ATTEMPT), default=0)
+    all_headers = records.headers(row)
+    attempt = 1 + attempts(all_headers)
+    headers, left_out = _bounded(all_headers)
     ours = {ERROR, MESSAGE, SOURCE, ATTEMPT}
     one = records.take(slice(row, row + 1))
     key, of_key = _cut(one.keys()[0], MAX_KEY, KEY_BYTES, KEY_SHA256)
@@ -53,6 +61,11 @@ def dead_letter(records: Records, row: int, topic: str, partition: int, poison: 
         ),
         reason=poison.reason,
     )
+
+
+def attempts(headers: Iterable[Header]) -> int:
+    """Return how often a record with these headers has failed."""
+    return max((_number(value) for name, value in headers if name == ATTEMPT), default=0)
 
 
 def _cut(data: bytes | None, limit: int, size: str, digest: str) -> tuple[bytes | None, tuple[Header, ...]]:

@@ -1,0 +1,65 @@
+"""A partition read from outside the streams, to where it ended when the reading began: its records as bytes."""
+
+import time
+from collections.abc import AsyncIterator
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError, KafkaTimeoutError
+
+from schemas.topics import MB, Topic
+from streams.runtime.fetching import RawFetcher
+from streams.runtime.records import Records
+from streams.runtime.topics import KafkaUnavailable, TopicMismatch, verify
+
+PATIENCE = 20.0  # seconds without a record
+
+
+async def read_partition(
+    kafka: str, topic: Topic, partition: int = 0, since: int | None = None
+) -> AsyncIterator[Records]:
+    """Yield what a partition holds now, from the first record on that has a time of `since` (epoch ms) or later.
+
+    No record stops it, whatever its headers are. Raises KafkaUnavailable, and TopicMismatch where the topic is
+    not there as it is declared.
+    """
+    place = TopicPartition(topic.name, partition)
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=kafka.split(","),
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=16 * MB,
+    )
+    try:
+        await consumer.start()
+        fetcher = RawFetcher.adopt(consumer._fetcher, 0.0)
+        await _verify(consumer, topic)
+        consumer.assign([place])
+        begin, end = await _span(consumer, place, since)
+        consumer.seek(place, begin)
+        heard = time.monotonic()
+        while (at := await consumer.position(place)) < end:
+            await fetcher.wait([place], PATIENCE)
+            for fetched in fetcher.take([place]).values():
+                yield fetched.records.take(fetched.records.offsets < end)
+                heard = time.monotonic()
+            if time.monotonic() - heard > PATIENCE:
+                raise KafkaTimeoutError(f"{topic.name}/{partition}: offset {at} does not come")
+    except KafkaError as error:
+        raise KafkaUnavailable(f"Kafka at {kafka} does not answer ({type(error).__name__})") from None
+    finally:
+        await consumer.stop()
+
+
+async def _verify(consumer: AIOKafkaConsumer, topic: Topic) -> None:
+    if topic.name not in await consumer.topics():
+        raise TopicMismatch(f"there is no topic {topic.name} yet")
+    verify([topic], {topic.name: len(consumer.partitions_for_topic(topic.name))})
+
+
+async def _span(consumer: AIOKafkaConsumer, place: TopicPartition, since: int | None) -> tuple[int, int]:
+    """Return the offset of the first record from `since` on, and the offset after the last one."""
+    end = (await consumer.end_offsets([place]))[place]
+    if since is None:
+        return (await consumer.beginning_offsets([place]))[place], end
+    found = (await consumer.offsets_for_times({place: since}))[place]
+    return (end if found is None else found.offset), end
