@@ -3,19 +3,34 @@
 Base units, no entity ids in labels. One `Metrics` a process, passed in; `serve` opens the endpoint.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app, start_http_server
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 LATENCY_BUCKETS = (
     0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.035, 0.05, 0.075,
     0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
 BATCH_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+
+class Answer(NamedTuple):
+    """What a probe is told: yes (200) or no (503), and why, as JSON."""
+
+    yes: bool
+    content: Mapping[str, Any]
+
+
+Probe = Callable[[], Answer]
 
 
 class ManyHistogram(Collector):
@@ -85,6 +100,10 @@ class Metrics:
         self.progressive = gauge("progressive", "Quality on delayed labels, sliding window", "measure")
         # Stores.
         self.store_retries = counter("store_retries", "Attempts repeated as a store was away", "store")
+        self.store_up = gauge("store_up", "Whether a store that is needed answers (1) or not (0)", "store")
+        # Health.
+        self.ready = gauge("ready", "Whether /readyz says yes (1) or no (0)")
+        self.stalled_seconds = gauge("stalled_seconds", "How long work has waited though no store is away")
         self._model_id: str | None = None
 
     def model(self, model_id: str, created_at_ms: int) -> None:
@@ -94,7 +113,23 @@ class Metrics:
         self._model_id = model_id
         self.model_created.labels(model_id).set(created_at_ms / 1000)
 
-    def serve(self, port: int) -> int:
-        """Serve /metrics on the loopback interface (port 0: any free one) and return the port."""
-        server, _thread = start_http_server(port, addr="127.0.0.1", registry=self.registry)
-        return int(server.server_port)
+    def serve(self, host: str, port: int, probes: Mapping[str, Probe] | None = None) -> str:
+        """Serve /metrics, and `probes` by their paths, on `host` (port 0: any free one); return the URL of /metrics.
+
+        Raises OSError where that cannot be.
+        """
+        server, _thread = start_http_server(port, addr=host, registry=self.registry)
+        server.set_app(_app(make_wsgi_app(self.registry), probes or {}))
+        return f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}/metrics"
+
+
+def _app(metrics: "WSGIApplication", probes: Mapping[str, Probe]) -> "WSGIApplication":
+    def app(environment: "WSGIEnvironment", start: "StartResponse") -> Any:
+        probe = probes.get(environment["PATH_INFO"])
+        if probe is None:
+            return metrics(environment, start)
+        answer = probe()
+        start("200 OK" if answer.yes else "503 Service Unavailable", [("Content-Type", "application/json")])
+        return [json.dumps(answer.content).encode() + b"\n"]
+
+    return app

@@ -26,12 +26,13 @@ def serve(name: str, description: str, build: Build) -> int:
         settings = Settings.read(os.environ)
         faults.arm(os.environ)
         app, resources = build(usecase, settings, metrics)
-        port = metrics.serve(settings.metrics_port)
+        url = metrics.serve(settings.metrics_host, settings.metrics_port)
     except SettingsError as error:
         return _refuse(name, str(error))
     except OSError as error:
-        return _refuse(name, f"HEADRACE_METRICS_PORT {settings.metrics_port}: {error.strerror}")
-    print(f"metrics: http://127.0.0.1:{port}/metrics", file=sys.stderr, flush=True)
+        where = f"HEADRACE_METRICS_HOST {settings.metrics_host}, HEADRACE_METRICS_PORT {settings.metrics_port}"
+        return _refuse(name, f"{where}: {error.strerror}")
+    print(f"metrics: {url}", file=sys.stderr, flush=True)
     try:
         create_topics(settings.kafka, usecase.topics(settings.partitions))
     except (KafkaUnavailable, TopicMismatch) as error:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from math import inf
-from re import fullmatch
+from re import ASCII, fullmatch
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -27,6 +27,12 @@ def _port(text: str) -> int:
     if not 0 <= port <= 65535:
         raise ValueError("must be a port, 0 to 65535")
     return port
+
+
+def _host(text: str) -> str:
+    if not fullmatch(r"[\w-]{1,63}(\.[\w-]{1,63})*|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*", text, ASCII):
+        raise ValueError("must be the host or address to listen at, without a port")
+    return text
 
 
 def _address(text: str) -> str:
@@ -133,6 +139,8 @@ class Settings:
     label_wait_seconds: float = _setting("HEADRACE_LABEL_WAIT_SECONDS", _positive(float), 30.0)
     watermark_wait_seconds: float = _setting("HEADRACE_WATERMARK_WAIT_SECONDS", _positive(float), 60.0)
     max_ahead_ms: int = _setting("HEADRACE_MAX_AHEAD_MS", _positive(int), 86_400_000)
+    stall_seconds: float = _setting("HEADRACE_STALL_SECONDS", _positive(float), 60.0)
+    metrics_host: str = _setting("HEADRACE_METRICS_HOST", _host, "127.0.0.1")
     metrics_port: int = _setting("HEADRACE_METRICS_PORT", _port, 0)
 
     @classmethod

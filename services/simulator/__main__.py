@@ -40,8 +40,7 @@ def _simulate(options: argparse.Namespace, settings: Settings) -> None:
     simulation = SIMULATIONS[options.usecase](options.seed, options.customers, options.terminals, options.rate)
     create_topics(settings.kafka, topics)
     metrics = Metrics("simulator")
-    port = metrics.serve(settings.metrics_port)
-    print(f"metrics: http://127.0.0.1:{port}/metrics", file=sys.stderr, flush=True)
+    print(f"metrics: {metrics.serve(settings.metrics_host, settings.metrics_port)}", file=sys.stderr, flush=True)
     stop = stop_flag()
     with Producer(settings.kafka, LINGER_MS) as producer:
         live = Live(producer, topics, simulation, options.label_delay, metrics, stop)

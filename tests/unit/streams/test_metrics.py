@@ -1,5 +1,8 @@
 """What a process shows: read as Prometheus reads it."""
 
+import json
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import numpy as np
@@ -10,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
-from streams.metrics import LATENCY_BUCKETS, ManyHistogram, Metrics
+from streams.metrics import LATENCY_BUCKETS, Answer, ManyHistogram, Metrics
 
 
 def samples(registry: CollectorRegistry) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -60,8 +63,7 @@ def test_the_endpoint_serves_what_prometheus_parses() -> None:
     metrics = Metrics("worker")
     metrics.dlq.labels("invalid").inc()
     metrics.event_to_score_seconds.observe(np.array([0.004]))
-    port = metrics.serve(0)
-    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
+    with urlopen(metrics.serve("127.0.0.1", 0), timeout=10) as page:
         families = {family.name: family for family in text_string_to_metric_families(page.read().decode())}
     assert families["headrace_dlq"].samples[0].labels == {"reason": "invalid"}
     assert {sample.value for sample in families["headrace_event_to_score_seconds"].samples} >= {0.004, 1.0}
@@ -69,6 +71,34 @@ def test_the_endpoint_serves_what_prometheus_parses() -> None:
 
 def test_a_port_in_use_is_an_os_error() -> None:
     """The endpoint's port is taken: the door can say so."""
-    port = Metrics("worker").serve(0)
+    port = int(urlsplit(Metrics("worker").serve("127.0.0.1", 0)).port or 0)
     with pytest.raises(OSError, match="in use"):
-        Metrics("worker").serve(port)
+        Metrics("worker").serve("127.0.0.1", port)
+
+
+def test_probes_are_answered_beside_the_metrics() -> None:
+    """Yes is 200 and no is 503, either as JSON, as it is at the moment; the metrics stay where they were."""
+    healthy = True
+    url = Metrics("worker").serve("127.0.0.1", 0, {"/readyz": lambda: Answer(healthy, {"ready": healthy})})
+    probe = url.removesuffix("metrics") + "readyz"
+    with urlopen(probe, timeout=10) as page:
+        assert (page.status, page.headers.get_content_type()) == (200, "application/json")
+        assert json.load(page) == {"ready": True}
+    healthy = False
+    with pytest.raises(HTTPError) as caught:
+        urlopen(probe, timeout=10)
+    assert caught.value.code == 503
+    assert json.load(caught.value) == {"ready": False}
+    with urlopen(url, timeout=10) as page:
+        assert b"headrace_" in page.read()
+
+
+def test_the_endpoint_is_where_it_is_told_to_be() -> None:
+    """The address is the setting's, and an IPv6 one has brackets in the URL; a host that there is not is told."""
+    try:
+        url = Metrics("worker").serve("::1", 0)
+    except OSError:
+        pytest.skip("no IPv6 here")
+    assert url.startswith("http://[::1]:")
+    with urlopen(url, timeout=10) as page:
+        assert page.status == 200

@@ -24,6 +24,8 @@ GOOD = {
     "HEADRACE_LABEL_WAIT_SECONDS": ("label_wait_seconds", "1.5", 1.5),
     "HEADRACE_WATERMARK_WAIT_SECONDS": ("watermark_wait_seconds", "90", 90.0),
     "HEADRACE_MAX_AHEAD_MS": ("max_ahead_ms", "1000", 1000),
+    "HEADRACE_STALL_SECONDS": ("stall_seconds", "30", 30.0),
+    "HEADRACE_METRICS_HOST": ("metrics_host", "::1", "::1"),
     "HEADRACE_METRICS_PORT": ("metrics_port", "9400", 9400),
 }
 
@@ -53,6 +55,7 @@ WRONG = [
     *[(name, value) for name in GOOD if name.endswith("_SECONDS") for value in ("", "0", "-1", "nan", "inf", "soon")],
     *[("HEADRACE_DEPLOYMENT", value) for value in ("V2", "2", "v.2", "v_2", "v2\n", "-v", "v" * 33)],
     *[("HEADRACE_PUBLISH", value) for value in ("", "true", "1", "Yes")],
+    *[("HEADRACE_METRICS_HOST", value) for value in ("", "a b", "host..name", ".", "a" * 64, "host:9400", "[::1]")],
     *[("HEADRACE_METRICS_PORT", value) for value in ("", "http", "1.5", "-1", "65536")],
     *[("HEADRACE_MODEL_KEY", value) for value in ("", "short", KEY[1:])],
 ]  # fmt: skip
