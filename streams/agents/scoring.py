@@ -1,6 +1,7 @@
 """The last stage's work: feature vector, score, decision, and the message that carries them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import cache
 from itertools import starmap
 from typing import Any
 
@@ -60,5 +61,6 @@ class ScoreWriter:
         return [text.encode() for text in rows.texts[0]], list(map(self._encode, messages))
 
 
-def _struct(name: str, fields: Sequence[str], type_: Any) -> Callable[..., Any]:
+@cache
+def _struct(name: str, fields: tuple[str, ...], type_: Any) -> Callable[..., Any]:
     return msgspec.defstruct(name, [(field, type_) for field in fields], gc=False)
