@@ -35,10 +35,10 @@ class StageWorker:
         self._topics = topics = usecase.topics(settings.partitions)
         self._store = RedisStateStore(settings.redis, usecase.features.longest_keep)
         self._told_at = float("-inf")
-        self._sender = Sender(settings.kafka, f"{usecase.name}-stages")
+        self._sender = Sender(settings.kafka, usecase.group("stages"))
         self._agents: dict[str, StageAgent] = {}
         self.app: BatchApp = create_app(
-            f"{usecase.name}-stages",
+            usecase.group("stages"),
             settings.kafka,
             Ownership(self._claim, self._revoking, self._ready),
             session_timeout=settings.session_seconds,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from streams.metrics import Metrics
 from streams.runtime import faults
 from streams.runtime.batches import BatchApp
+from streams.runtime.deployment import AnotherFeatureSet, refuse_another_feature_set
 from streams.runtime.topics import KafkaUnavailable, TopicMismatch, create_topics
 from streams.runtime.worker import Resources, run
 from streams.settings import Settings, SettingsError
@@ -24,6 +25,7 @@ def serve(name: str, description: str, build: Build) -> int:
     metrics = Metrics(name)
     try:
         settings = Settings.read(os.environ)
+        usecase = usecase.deployed(settings.deployment, settings.publish)
         faults.arm(os.environ)
         app, resources = build(usecase, settings, metrics)
         url = metrics.serve(settings.metrics_host, settings.metrics_port)
@@ -33,12 +35,14 @@ def serve(name: str, description: str, build: Build) -> int:
         where = f"HEADRACE_METRICS_HOST {settings.metrics_host}, HEADRACE_METRICS_PORT {settings.metrics_port}"
         return _refuse(name, f"{where}: {error.strerror}")
     print(f"metrics: {url}", file=sys.stderr, flush=True)
+    topics = usecase.topics(settings.partitions)
     try:
-        create_topics(settings.kafka, usecase.topics(settings.partitions))
-    except (KafkaUnavailable, TopicMismatch) as error:
+        create_topics(settings.kafka, topics)
+        refuse_another_feature_set(settings.kafka, usecase, topics)
+    except (KafkaUnavailable, TopicMismatch, AnotherFeatureSet) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
-    return run(app, resources, usecase.topics(settings.partitions))
+    return run(app, resources, topics)
 
 
 def _refuse(name: str, why: str) -> int:

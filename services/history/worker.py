@@ -35,11 +35,11 @@ class HistoryWorker:
     """History and join of a use case in one process; start as many as there are partitions."""
 
     def __init__(self, usecase: UseCase, settings: Settings, metrics: Metrics) -> None:
-        group = f"{usecase.name}-history"
+        group = usecase.group("history")
         self._topics = topics = usecase.topics(settings.partitions)
         self._metrics = metrics
         self._told_at = float("-inf")
-        self._store = CassandraHistory(settings.cassandra, settings.keyspace, usecase.name, self._on_retry)
+        self._store = CassandraHistory(settings.cassandra, settings.keyspace, usecase.full_name, self._on_retry)
         self._sender = sender = Sender(settings.kafka, group)
         self._offsets = GroupOffsets(settings.kafka, group)
         self.app: BatchApp = create_app(

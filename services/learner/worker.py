@@ -23,12 +23,12 @@ class LearnerWorker:
     def __init__(self, usecase: UseCase, settings: Settings, metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
         self._topics = topics = usecase.topics(settings.partitions)
-        self._sender = Sender(settings.kafka, f"{usecase.name}-learner")
+        self._sender = Sender(settings.kafka, usecase.group("learner"))
         self.agent = LearnerAgent(
             usecase, topics, settings.kafka, self._sender, settings.signing_key(), metrics, settings.max_ahead_ms
         )
         self.app: BatchApp = create_app(
-            f"{usecase.name}-learner",
+            usecase.group("learner"),
             settings.kafka,
             Ownership(self.agent.positions, self._revoking, self._ready),
             session_timeout=settings.session_seconds,

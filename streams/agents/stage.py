@@ -19,7 +19,7 @@ from streams.metrics import Metrics
 from streams.runtime import faults
 from streams.runtime.batches import Batch
 from streams.runtime.checkpoint import OwnedPartition
-from streams.runtime.hop import EVENT, WATERMARK, HopFormat, HopRows
+from streams.runtime.hop import EVENT, WATERMARK, HopFormat, HopRows, features_of
 from streams.runtime.records import Records, Spans, by_partition, partition_of
 from streams.runtime.sender import Sender
 from streams.stores.state import StateStore
@@ -53,7 +53,7 @@ class StageAgent:
         self._dead_letters = DeadLetters(sender, topics.dlq.name, metrics)
         self._max_ahead, self._clock = max_ahead_ms, clock
         self._fingerprint = self.stage.fingerprint(self._features.lateness).hex()
-        self._prefix = f"{usecase.name}.{self.stage.entity}.{self._fingerprint}"
+        self._prefix = f"{usecase.full_name}.{self.stage.entity}.{self._fingerprint}"
         self._reader = EventReader(usecase)
         self._format = HopFormat(self._features, index) if index else None
         last = index + 1 == len(self._features.stages)
@@ -64,7 +64,7 @@ class StageAgent:
     async def claim(self, partition: int) -> int:
         """Take a partition over and return the offset to read from."""
         table = EntityTable(self.stage, self._features)
-        owned = OwnedPartition(f"{self._prefix}.{partition}", table, self._store)
+        owned = OwnedPartition(f"{self._prefix}.{partition}", table, self._store, self._metrics)
         offset = await owned.claim(self._topics.events.partitions if self._index else None)
         self.owned[partition] = owned
         return offset
@@ -137,7 +137,7 @@ class StageAgent:
     def _read_hops(self, format_: HopFormat, records: Records) -> tuple[HopRows, list[tuple[int, Poison]]]:
         """Return the rows that the gate can place, and why the others are none."""
         rows, bad = format_.decode(records)
-        dead = [(row, Poison("undecodable", "not a hop message of this feature set")) for row in bad.tolist()]
+        dead = [(row, self._no_hop(records.take(slice(row, row + 1)).values()[0])) for row in bad.tolist()]
         sources = self._topics.events.partitions
         known = rows.source_partitions < sources
         if not known.all():
@@ -149,6 +149,13 @@ class StageAgent:
             ]
             rows = rows.take(np.flatnonzero(known))
         return rows, dead
+
+    def _no_hop(self, value: bytes | None) -> Poison:
+        """Say why a record is no hop message that this stage can read."""
+        found, ours = features_of(value), self._features.fingerprint
+        if found is None or found == ours:
+            return Poison("undecodable", "not a hop message")
+        return Poison("foreign_features", f"a hop message of feature set {found}, this deployment has {ours}")
 
     def _gated(self, owned: OwnedPartition, rows: HopRows) -> HopRows:
         """Return what the partition's gate lets pass."""
@@ -170,9 +177,14 @@ class StageAgent:
         loads = [self.owned[partition].load(absent) for partition, absent in missing.items() if absent]
         if loads:
             await asyncio.gather(*loads)
-        staged = [self._fold_into(self.owned[partition], rows, keys[partition]) for partition, rows in parts.items()]
+        staged = []
+        for partition, rows in parts.items():
+            parts[partition], features = self._fold_into(self.owned[partition], rows, keys[partition])
+            staged.append(features)
         faults.point("folded")
         rows = HopRows.concatenate(list(parts.values()))
+        if not len(rows):
+            return
         features = np.concatenate(staged)
         if self._next:
             self._pass_on(rows, features)
@@ -186,20 +198,31 @@ class StageAgent:
             texts = [text for text, kind in zip(texts, rows.kinds.tolist(), strict=True) if kind != WATERMARK]
         return [text.encode() for text in texts]
 
-    def _fold_into(self, owned: OwnedPartition, rows: HopRows, keys: Sequence[bytes]) -> NDArray[np.float64]:
-        """Return the stage's features of each row, zeros for what is no event; `keys` are those of `_keys`."""
+    def _fold_into(
+        self, owned: OwnedPartition, rows: HopRows, keys: Sequence[bytes]
+    ) -> tuple[HopRows, NDArray[np.float64]]:
+        """Return the rows without events sent twice, and the stage's features of each, zeros for what is no event.
+
+        `keys` are those of `_keys`.
+        """
         promises = rows.kinds == WATERMARK
         records = rows.take(np.flatnonzero(~promises)) if promises.any() else rows
         late = owned.table.late
+        ids = [text.encode() for text in records.texts[0]] if owned.table.remembers else []
         values = records.numbers[:, : len(self._features.values) + 1]
-        folded = owned.table.fold(keys, records.kinds, records.times, values)
+        features, fresh = owned.table.fold_once(ids, keys, records.kinds, records.times, values)
         if owned.table.late > late:
             self._metrics.late.labels(self.stage.entity).inc(owned.table.late - late)
-        if records is rows:
-            return folded
-        features = np.zeros((len(rows), folded.shape[1]))
-        features[~promises] = folded
-        return features
+        if not fresh.all():
+            self._metrics.duplicates.labels(self.stage.entity).inc(int((~fresh).sum()))
+        if records is not rows:
+            folded, features = features, np.zeros((len(rows), features.shape[1]))
+            features[~promises] = folded
+            fresh, new = np.ones(len(rows), np.bool_), fresh
+            fresh[~promises] = new
+        if fresh.all():
+            return rows, features
+        return rows.take(np.flatnonzero(fresh)), features[fresh]
 
     def _pass_on(self, rows: HopRows, features: NDArray[np.float64]) -> None:
         """Send the events to the partitions of their next entity, and watermarks to all of them."""
@@ -228,8 +251,9 @@ class StageAgent:
         now = self._clock() * 1000
         keys, values = map(Spans.of, self._writer.write(rows, features, self.model, int(now)))
         times = np.full(len(rows), int(now), np.int64)
-        topic = self._topics.scores
-        for partition, picked in by_partition(homes.astype(np.int32), topic.partitions):
-            self._sender.send_records(topic.name, partition, keys, values, times, picked)
+        topics = [topic for topic in (self._topics.scores, self._topics.published) if topic]
+        for partition, picked in by_partition(homes.astype(np.int32), self._topics.scores.partitions):
+            for topic in topics:
+                self._sender.send_records(topic.name, partition, keys, values, times, picked)
             faults.point("handed-over")
         self._metrics.event_to_score_seconds.observe(np.maximum(0.0, (now - rows.received) / 1000))

@@ -1,8 +1,8 @@
 """Hop messages: what one stage passes to the next, keyed by the next entity (internal, binary).
 
-A row is a fixed head (kind, source, times, numbers), then the event id and the entities' ids as UTF-8. Its
-*source* is the record it came from (topic, partition, offset): per source the offsets only rise, so a receiver
-drops what it has seen (decision D3).
+A row is a fixed head (kind, source, feature set, times, numbers), then the event id and the entities' ids as
+UTF-8. It names the feature set that wrote it, and is a row to no other. Its *source* is the record it came from
+(topic, partition, offset): per source the offsets only rise, so a receiver drops what it has seen (decision D3).
 """
 
 from collections.abc import Sequence
@@ -21,6 +21,12 @@ FROM_EVENTS, FROM_LABELS = 0, 1
 SOURCE_TOPICS = 2
 END_OF_WATERMARKS = -1
 """The time of a watermark row that ends the promise."""
+
+BEGIN = [("kind", "u1"), ("source_topic", "u1"), ("source_partition", "<u2"), ("magic", "<u4"), ("features", "<u8")]
+"""How a head begins, whatever the feature set, whose fingerprint `features` is."""
+
+BEGIN_TYPE = np.dtype(BEGIN)
+MAGIC = int.from_bytes(b"hop1", "little")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,11 +87,10 @@ class HopFormat:
         self.texts = 1 + len(features.stages)
         self._label_column = len(features.values)
         self.numbers = len(features.values) + 1 + sum(len(earlier.names) for earlier in features.stages[:stage])
+        self._features = np.uint64(int.from_bytes(bytes.fromhex(features.fingerprint), "little"))
         self._head = np.dtype(
             [
-                ("kind", "u1"),
-                ("source_topic", "u1"),
-                ("source_partition", "<u2"),
+                *BEGIN,
                 ("sizes", "<u2", (self.texts,)),
                 ("source_offset", "<i8"),
                 ("time", "<i8"),
@@ -98,6 +103,7 @@ class HopFormat:
         """Return the rows as message values."""
         head = np.zeros(len(rows), self._head)
         head["kind"], head["source_topic"] = rows.kinds, rows.source_topics
+        head["magic"], head["features"] = MAGIC, self._features
         head["source_partition"], head["source_offset"] = rows.source_partitions, rows.source_offsets
         head["time"], head["received"], head["numbers"] = rows.times, rows.received, rows.numbers
         columns = [[text.encode() for text in column] for column in rows.texts]
@@ -114,6 +120,7 @@ class HopFormat:
         head = _gather(records.buffer, starts[fitting], width).view(self._head)[:, 0]
         sound = lengths[fitting] == width + head["sizes"].sum(axis=1, dtype=np.int64)
         sound &= (head["kind"] <= WATERMARK) & (head["source_topic"] < SOURCE_TOPICS)
+        sound &= (head["features"] == self._features) & (head["magic"] == MAGIC)
         if not sound.all():
             head, fitting = head[sound], fitting[sound]
         rows = HopRows(
@@ -169,6 +176,14 @@ class HopFormat:
             positions=np.zeros(n, np.int64),
             texts=tuple([""] * n for _ in range(self.texts)),
         )
+
+
+def features_of(message: bytes | None) -> str | None:
+    """Return the fingerprint of the feature set that a hop message is of, None if it is no hop message."""
+    if message is None or len(message) < BEGIN_TYPE.itemsize:
+        return None
+    begin = np.frombuffer(message, BEGIN_TYPE, 1)[0]
+    return int(begin["features"]).to_bytes(8, "little").hex() if begin["magic"] == MAGIC else None
 
 
 def _others(rows: NDArray[np.intp], n: int) -> NDArray[np.intp]:

@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from schemas.events import Score
 from streams.features.pipeline import Events, Labels, Pipeline
 from streams.features.spec import DAY, HOUR
-from streams.runtime.dlq import MESSAGE, SOURCE
-from streams.runtime.hop import FROM_LABELS
+from streams.runtime.dlq import ERROR, MESSAGE, SOURCE
+from streams.runtime.hop import FROM_LABELS, HopFormat
 from streams.stores.memory import MemoryStateStore
 from streams.stores.state import Checkpoint, Fenced, States
 from streams.usecases import FRAUD
 from tests.unit.streams.world import CUSTOMER, HOPS, NOW, TERMINAL, Message, World, label_rows
+from tests.wider import WIDER
 
 START = NOW - 60 * DAY
 STAGES = (CUSTOMER, TERMINAL)
@@ -266,9 +267,26 @@ def test_a_row_of_a_source_that_there_is_not_is_buried() -> None:
         await check(world, PAYMENTS[:6])
         letters = [dict(one.headers) for one in world.broker.all(world.topics.dlq.name)]
         assert [(one[SOURCE], one[MESSAGE]) for one in letters] == [
-            (b"fraud.by-terminal/0/0", b"not a hop message of this feature set"),
+            (b"fraud.by-terminal/0/0", b"not a hop message"),
             (b"fraud.by-terminal/0/1", b"from partition 1 of a source with 1"),
         ]
+
+    run(scenario)
+
+
+def test_a_row_of_another_feature_set_is_buried_by_that_name() -> None:
+    """Features of another declaration are never taken for ours, and the row says whose it is."""
+
+    async def scenario() -> None:
+        world = await started(PAYMENTS[:6])
+        theirs = HopFormat(WIDER.features, 1)
+        row = theirs.label_updates(1, ["t1"], ["e1"], [1], np.array([NOW]), 0, np.array([0]))
+        world.broker.logs[world.topics.hops[0].name, 0].append(Message(b"t1", theirs.encode(row).to_list()[0]))
+        await world.finish()
+        await check(world, PAYMENTS[:6])
+        [letter] = [dict(one.headers) for one in world.broker.all(world.topics.dlq.name)]
+        assert letter[ERROR] == b"foreign_features"
+        assert WIDER.features.fingerprint.encode() in (letter[MESSAGE] or b"")
 
     run(scenario)
 

@@ -15,10 +15,12 @@ from streams.runtime.hop import (
     WATERMARK,
     HopFormat,
     HopRows,
+    features_of,
 )
 from streams.runtime.records import Records
 from streams.usecases import FRAUD
 from tests.unit.streams.rows import same
+from tests.wider import WIDER
 
 TERMINAL = 1
 FORMAT = HopFormat(FRAUD.features, TERMINAL)
@@ -90,6 +92,23 @@ def test_what_is_no_row_is_named_and_harms_no_other(rows: HopRows, data: st.Data
     assert decoded.positions.tolist() == (100 + sound).tolist()
     assert decoded.texts == rows.texts
     assert decoded.numbers.tobytes() == rows.numbers.tobytes()
+
+
+def test_a_row_of_another_feature_set_is_no_row() -> None:
+    """One window more, and rows are not read even where their sizes would fit; they say whose they are."""
+    ours, theirs = HopFormat(FRAUD.features, 0), HopFormat(WIDER.features, 0)
+    row = ours.watermark(5, FROM_EVENTS, 0, 1)
+    [mine], foreign = ours.encode(row).to_list(), theirs.encode(row).to_list()
+    assert len(mine or b"") == len(foreign[0] or b"")
+    decoded, damaged = ours.decode(records(foreign))
+    assert (len(decoded), damaged.tolist()) == (0, [0])
+    assert features_of(foreign[0]) == WIDER.features.fingerprint != FRAUD.features.fingerprint
+
+
+@pytest.mark.parametrize("message", [None, b"", b"hop1", b"{}" * 40])
+def test_what_is_no_hop_message_is_of_no_feature_set(message: bytes | None) -> None:
+    """Anything may be on a topic; it is not taken for another feature set's."""
+    assert features_of(message) is None
 
 
 def _one() -> HopRows:
