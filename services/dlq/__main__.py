@@ -59,7 +59,8 @@ class Tool:
     """One command on the DLQ of a use case."""
 
     def __init__(self, options: argparse.Namespace, settings: Settings) -> None:
-        topics = USECASES[options.usecase].topics(settings.partitions)
+        usecase = USECASES[options.usecase].deployed(settings.deployment, settings.publish)
+        topics = usecase.topics(settings.partitions)
         # Hop topics are internal: a stage would take what comes a second time for a duplicate.
         taking = (topics.events, topics.labels, topics.scores, topics.examples)
         self._options, self._kafka = options, settings.kafka

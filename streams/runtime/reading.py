@@ -51,9 +51,10 @@ async def read_partition(
 
 
 async def _verify(consumer: AIOKafkaConsumer, topic: Topic) -> None:
-    if topic.name not in await consumer.topics():
+    cluster = await consumer._client.fetch_all_metadata()
+    if topic.name not in cluster.topics():
         raise TopicMismatch(f"there is no topic {topic.name} yet")
-    verify([topic], {topic.name: len(consumer.partitions_for_topic(topic.name))})
+    verify([topic], {topic.name: len(cluster.partitions_for_topic(topic.name))})
 
 
 async def _span(consumer: AIOKafkaConsumer, place: TopicPartition, since: int | None) -> tuple[int, int]:
