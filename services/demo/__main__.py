@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _demo(options: argparse.Namespace, settings: Settings, folder: Path) -> None:
-    topics = USECASES[options.usecase].topics(settings.partitions)
+    topics = USECASES[options.usecase].deployed(settings.deployment, settings.publish).topics(settings.partitions)
     servers = LocalServers(folder, progress=True)
     environment = {
         **servers.environment(),

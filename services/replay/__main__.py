@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _replay(options: argparse.Namespace, settings: Settings) -> int:
-    usecase = USECASES[options.usecase]
+    usecase = USECASES[options.usecase].deployed(settings.deployment, settings.publish)
     latest = int(time.time() * 1000) + settings.max_ahead_ms
     events = read(options.input, usecase, options.columns, latest)
     events = events if options.limit is None else events.head(options.limit)

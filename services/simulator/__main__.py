@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _simulate(options: argparse.Namespace, settings: Settings) -> None:
-    topics = USECASES[options.usecase].topics(settings.partitions)
+    topics = USECASES[options.usecase].deployed(settings.deployment, settings.publish).topics(settings.partitions)
     simulation = SIMULATIONS[options.usecase](options.seed, options.customers, options.terminals, options.rate)
     create_topics(settings.kafka, topics)
     metrics = Metrics("simulator")

@@ -46,6 +46,17 @@ def verify(topics: Iterable[Topic], partitions: Mapping[str, int]) -> None:
             )
 
 
+def check_topics(kafka: str, topics: Iterable[Topic]) -> None:
+    """Raise TopicMismatch unless every topic is on the cluster at `kafka` as it is declared; KafkaUnavailable."""
+    declared = {topic.name: topic for topic in topics}
+    with _admin(kafka) as admin:
+        missing = sorted(declared.keys() - set(admin.list_topics()))
+        if missing:
+            raise TopicMismatch(f"there is no topic {missing[0]}")
+        partitions = {one["name"]: len(one["partitions"]) for one in admin.describe_topics(list(declared))}
+    verify(declared.values(), partitions)
+
+
 def record_counts(kafka: str, topics: Iterable[Topic]) -> dict[str, int]:
     """Return how many records each of `topics` has ever had, by name. Raises KafkaUnavailable."""
     partitions = [TopicPartition(topic.name, number) for topic in topics for number in range(topic.partitions)]
