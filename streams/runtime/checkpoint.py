@@ -12,6 +12,7 @@ The order of effects, and what a crash after each step leaves behind:
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -23,6 +24,8 @@ from streams.runtime.gate import Gate, Marks
 from streams.runtime.sender import Sender
 from streams.stores.state import Checkpoint, StateStore
 
+log = logging.getLogger(__name__)
+
 
 class OwnedPartition:
     """A partition of one stage in this worker's hands: its entities, its gate, and where it stands.
@@ -30,7 +33,7 @@ class OwnedPartition:
     `gate` is None for a stage that a single source feeds.
     """
 
-    def __init__(self, name: str, table: EntityTable, store: StateStore) -> None:
+    def __init__(self, name: str, table: EntityTable, store: StateStore, metrics: Metrics) -> None:
         self.name = name
         self.table = table
         self.gate: Gate | None = None
@@ -43,6 +46,7 @@ class OwnedPartition:
         self._changed_at: float | None = None
         self._held_since: float | None = None
         self._store = store
+        self._refused = metrics.states_refused.labels(table.stage.entity)
         self._epoch = 0
         self._fresh = False
 
@@ -55,6 +59,11 @@ class OwnedPartition:
         faults.point("claimed")
         self._epoch, checkpoint = claim.epoch, claim.checkpoint
         self._fresh = checkpoint is None
+        if claim.refused:
+            self._refused.inc()
+            log.warning(
+                "%s: the checkpoint is damaged, it is kept as %s; the partition is rebuilt", self.name, claim.refused
+            )
         self.next_offset = -1 if checkpoint is None else checkpoint.offset
         if sources is not None:
             marks = b"" if checkpoint is None else checkpoint.marks
@@ -71,14 +80,25 @@ class OwnedPartition:
         return self.table.missing(keys)
 
     async def load(self, missing: Sequence[bytes]) -> None:
-        """Bring entities that are not in memory yet from the store."""
-        for key, state in zip(missing, await self._store.load(self.name, missing), strict=True):
+        """Bring entities that are not in memory yet from the store.
+
+        Raises StateRefused of one that is damaged or of other features: set aside, and the partition with it.
+        """
+        for key, state in zip(missing, await self._store.load(self.name, self._epoch, missing), strict=True):
             if state is not None:
                 try:
                     self.table.load(key, state)
                 except StateRefused as error:
-                    # An entity may be a card: logs do not name it.
-                    raise StateRefused(f"{self.name}: the state of one entity: {error}") from None
+                    raise await self._set_aside(key, error) from None
+
+    async def _set_aside(self, key: bytes, why: StateRefused) -> StateRefused:
+        """Have the next owner begin anew: what else this state has come to cannot be known."""
+        place = await self._store.set_aside(self.name, self._epoch, key)
+        self._refused.inc()
+        # An entity may be a card: logs do not name it.
+        return StateRefused(
+            f"{self.name}: the state of one entity: {why}; it is kept as {place}, its next owner rebuilds"
+        )
 
     @asynccontextmanager
     async def folding(self) -> AsyncIterator[None]:

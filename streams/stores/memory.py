@@ -3,16 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from streams.features.table import StateRefused
 from streams.stores.state import Checkpoint, Claim, Fenced, States
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What the store has of a partition; a crash that loses writes brings an older one back, whole."""
+    """What the store has of a partition; a crash that loses writes brings an older one back, whole.
+
+    `record` is the sealed checkpoint of save `number`.
+    """
 
     epoch: int
-    number: int = 0  # of saves
-    checkpoint: Checkpoint | None = None
+    number: int = 0
+    record: bytes | None = None
     states: dict[bytes, bytes] = field(default_factory=dict)
 
 
@@ -22,33 +26,60 @@ NOTHING = Kept(epoch=0)
 class MemoryStateStore:
     """Keeps everything in dictionaries; outlives the workers of a simulation, not its process.
 
-    `kept` is what a server would have, the rest what the workers know of it.
+    `kept` is what a server would have, `refused` what was set aside, the rest what the workers know of it.
     """
 
     def __init__(self) -> None:
         self.kept: dict[str, Kept] = {}
+        self.refused: dict[str, Kept] = {}
         self._epochs: dict[str, int] = {}
         self._saved: dict[str, int] = {}
 
     async def claim(self, partition: str) -> Claim:
         kept = self.kept.get(partition, NOTHING)
         epoch = self._epochs[partition] = self._epochs.get(partition, 0) + 1
-        self.kept[partition] = replace(kept, epoch=epoch)
+        try:
+            checkpoint = None if kept.record is None else Checkpoint.opened(kept.record, partition, kept.number)
+            refused = None
+        except StateRefused:
+            checkpoint, refused = None, self._refuse(partition, kept)
+        states = kept.states if checkpoint else {}
+        self.kept[partition] = replace(kept, epoch=epoch, record=kept.record if checkpoint else None, states=states)
         self._saved[partition] = kept.number
-        return Claim(epoch, kept.checkpoint)
+        return Claim(epoch, checkpoint, refused)
 
-    async def load(self, partition: str, entities: Sequence[bytes]) -> list[bytes | None]:
+    async def load(self, partition: str, epoch: int, entities: Sequence[bytes]) -> list[bytes | None]:
+        self._owned(partition, epoch)
+        return await self.read(partition, entities)
+
+    async def save(self, partition: str, epoch: int, checkpoint: Checkpoint, states: States) -> None:
+        kept = self._owned(partition, epoch)
+        number = self._saved[partition] = kept.number + 1
+        record = checkpoint.sealed(partition, number)
+        self.kept[partition] = Kept(epoch, number, record, {**kept.states, **dict(states)})
+
+    async def set_aside(self, partition: str, epoch: int, entity: bytes) -> str:
+        kept = self._owned(partition, epoch)
+        # Nobody has epoch 0, so the owner is fenced.
+        self.kept[partition] = Kept(epoch=0, number=kept.number)
+        return self._refuse(partition, replace(kept, states={entity: kept.states[entity]}))
+
+    async def read(self, partition: str, entities: Sequence[bytes]) -> list[bytes | None]:
         states = self.kept.get(partition, NOTHING).states
         return [states.get(entity) for entity in entities]
 
-    async def save(self, partition: str, epoch: int, checkpoint: Checkpoint, states: States) -> None:
-        kept = self.kept.get(partition, NOTHING)
-        if kept.epoch != epoch:
-            raise Fenced(f"{partition}: epoch {epoch} is over, it is {kept.epoch} now")
-        if kept.number < self._saved[partition]:
-            raise Fenced(f"{partition}: the store has lost writes of epoch {epoch}")
-        number = self._saved[partition] = kept.number + 1
-        self.kept[partition] = Kept(epoch, number, checkpoint, {**kept.states, **dict(states)})
-
     async def close(self) -> None:
         return
+
+    def _owned(self, partition: str, epoch: int) -> Kept:
+        kept = self.kept.get(partition, NOTHING)
+        if kept.epoch > epoch:
+            raise Fenced(f"{partition}: epoch {epoch} is over, it is {kept.epoch} now")
+        if kept.epoch < epoch or kept.number < self._saved[partition]:
+            raise Fenced(f"{partition}: the store has lost writes of epoch {epoch}")
+        return kept
+
+    def _refuse(self, partition: str, kept: Kept) -> str:
+        place = f"{{{partition}}}:refused:{len(self.refused)}"
+        self.refused[place] = kept
+        return place

@@ -12,7 +12,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # seconds between two attempts
 
 
 class PatientStore:
-    """`store` with claims and loads that are tried until they work; a save is its caller's to repeat.
+    """`store` with calls that are tried until they work; but a save is its caller's to repeat.
 
     A partition stays in its worker's hands meanwhile. `on_retry` is told of each attempt that failed; once `over`
     says that the worker is to end, the next failure is raised.
@@ -26,11 +26,17 @@ class PatientStore:
     async def claim(self, partition: str) -> Claim:
         return await self._tried(lambda: self._store.claim(partition))
 
-    async def load(self, partition: str, entities: Sequence[bytes]) -> list[bytes | None]:
-        return await self._tried(lambda: self._store.load(partition, entities))
+    async def load(self, partition: str, epoch: int, entities: Sequence[bytes]) -> list[bytes | None]:
+        return await self._tried(lambda: self._store.load(partition, epoch, entities))
 
     async def save(self, partition: str, epoch: int, checkpoint: Checkpoint, states: States) -> None:
         await self._store.save(partition, epoch, checkpoint, states)
+
+    async def set_aside(self, partition: str, epoch: int, entity: bytes) -> str:
+        return await self._tried(lambda: self._store.set_aside(partition, epoch, entity))
+
+    async def read(self, partition: str, entities: Sequence[bytes]) -> list[bytes | None]:
+        return await self._tried(lambda: self._store.read(partition, entities))
 
     async def close(self) -> None:
         await self._store.close()

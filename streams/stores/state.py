@@ -2,10 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Protocol
+
+from streams.features.table import StateRefused
 
 States = Sequence[tuple[bytes, bytes]]
 """(entity id, state bytes) pairs."""
+
+_OFFSET, _SEAL = 8, 16  # bytes
 
 
 class Fenced(Exception):
@@ -26,29 +31,75 @@ class Checkpoint:
     offset: int
     marks: bytes
 
+    def sealed(self, *place: object) -> bytes:
+        """Return the checkpoint as bytes that are good in one `place` only: offset i64 · marks · checksum."""
+        body = self.offset.to_bytes(_OFFSET, "little", signed=True) + self.marks
+        return body + _seal(body, place)
+
+    @classmethod
+    def opened(cls, record: bytes, *place: object) -> "Checkpoint":
+        """Return what was sealed in `place`; raise StateRefused of anything else.
+
+        >>> Checkpoint.opened(Checkpoint(7, b"marks").sealed("p", 3), "p", 3)
+        Checkpoint(offset=7, marks=b'marks')
+        >>> Checkpoint.opened(Checkpoint(7, b"marks").sealed("p", 3), "p", 4)
+        Traceback (most recent call last):
+        streams.features.table.StateRefused: damaged (its checksum does not fit)
+        """
+        body, seal = record[:-_SEAL], record[-_SEAL:]
+        if len(body) < _OFFSET or seal != _seal(body, place):
+            raise StateRefused("damaged (its checksum does not fit)")
+        return cls(int.from_bytes(body[:_OFFSET], "little", signed=True), body[_OFFSET:])
+
+
+def _seal(body: bytes, place: tuple[object, ...]) -> bytes:
+    return blake2b(body, digest_size=_SEAL, key=blake2b(repr(place).encode(), digest_size=32).digest()).digest()
+
 
 @dataclass(frozen=True)
 class Claim:
-    """Ownership of a partition: the epoch to write under, and the last checkpoint, None where there is none."""
+    """Ownership of a partition: the epoch to write under, and the last checkpoint, None where there is none.
+
+    `refused` names the place of a checkpoint that could not be used; then the partition begins anew.
+    """
 
     epoch: int
     checkpoint: Checkpoint | None
+    refused: str | None = None
 
 
 class StateStore(Protocol):
-    """Checkpoints of partitions, each named by a string such as `fraud.customer.0123456789abcdef.3`."""
+    """Checkpoints of partitions, each named by a string such as `fraud.customer.0123456789abcdef.3`.
+
+    A partition without a checkpoint begins a new *generation*: no state of an earlier one is ever found again.
+    """
 
     async def claim(self, partition: str) -> Claim:
-        """Become the owner: raise the epoch, so that every former owner is fenced."""
+        """Become the owner: raise the epoch, so that every former owner is fenced.
 
-    async def load(self, partition: str, entities: Sequence[bytes]) -> list[bytes | None]:
-        """Return the state bytes of each entity, None of one that was never kept."""
+        A checkpoint that is not as it was written is set aside.
+        """
+
+    async def load(self, partition: str, epoch: int, entities: Sequence[bytes]) -> list[bytes | None]:
+        """Return the state bytes of each entity, None of one that was never kept, as of the owner's last save.
+
+        Raises Fenced like `save`: what another owner keeps, or a store that has lost writes, is not to be folded.
+        """
 
     async def save(self, partition: str, epoch: int, checkpoint: Checkpoint, states: States) -> None:
         """Keep the checkpoint with the states that changed, all or nothing.
 
         Raises Fenced under an old epoch, and where the store has lost what this owner knows to be kept.
         """
+
+    async def set_aside(self, partition: str, epoch: int, entity: bytes) -> str:
+        """Put an entity's unfit state away, and the checkpoint with it, and return where they are.
+
+        The owner is fenced by that; the next one begins a new generation.
+        """
+
+    async def read(self, partition: str, entities: Sequence[bytes]) -> list[bytes | None]:
+        """Return the state bytes of each entity in the generation there is now, for who owns nothing."""
 
     async def close(self) -> None:
         """Give the connections back."""

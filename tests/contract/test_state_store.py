@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -72,6 +73,43 @@ def snapshot(request: pytest.FixtureRequest, kind: str) -> Snapshot:
     return of_memory if kind == "memory" else of_valkey
 
 
+Wipe = Callable[[StateStore, str], None]
+Damage = Callable[[StateStore, str, Callable[[bytes], bytes]], None]
+"""Replaces a partition's sealed checkpoint by what a function makes of it."""
+
+
+@pytest.fixture
+def wipe(request: pytest.FixtureRequest, kind: str) -> Wipe:
+    """Delete everything of a partition, as FLUSHALL does."""
+
+    def of_memory(store: StateStore, partition: str) -> None:
+        assert isinstance(store, MemoryStateStore)
+        del store.kept[partition]
+
+    def of_valkey(_: StateStore, partition: str) -> None:
+        with Redis.from_url(request.getfixturevalue("valkey_server")) as redis:
+            redis.delete(*redis.keys(f"{{{partition}}}*"))
+
+    return of_memory if kind == "memory" else of_valkey
+
+
+@pytest.fixture
+def damage(request: pytest.FixtureRequest, kind: str) -> Damage:
+    """Change a partition's checkpoint behind the store's back."""
+
+    def of_memory(store: StateStore, partition: str, change: Callable[[bytes], bytes]) -> None:
+        assert isinstance(store, MemoryStateStore)
+        kept = store.kept[partition]
+        store.kept[partition] = replace(kept, record=change(kept.record or b""))
+
+    def of_valkey(_: StateStore, partition: str, change: Callable[[bytes], bytes]) -> None:
+        key = f"{{{partition}}}:checkpoint"
+        with Redis.from_url(request.getfixturevalue("valkey_server")) as redis:
+            redis.hset(key, "record", change(redis.hget(key, "record")))
+
+    return of_memory if kind == "memory" else of_valkey
+
+
 def dump(url: str, partition: str) -> Callable[[], None]:
     """Return what brings the partition's keys back as they are now."""
     with Redis.from_url(url) as redis:
@@ -92,7 +130,9 @@ def test_a_first_owner_finds_no_checkpoint(run: Run) -> None:
     async def scenario(store: StateStore, partition: str) -> None:
         claim = await store.claim(partition)
         assert claim.checkpoint is None
-        assert await store.load(partition, IDS) == [None] * len(IDS)
+        assert claim.refused is None
+        assert await store.read(partition, IDS) == [None] * len(IDS)
+        assert await store.load(partition, claim.epoch, IDS) == [None] * len(IDS)
 
     run(scenario)
 
@@ -116,8 +156,10 @@ def test_what_is_saved_is_claimed_and_loaded(run: Run) -> None:
         epoch = (await store.claim(partition)).epoch
         await store.save(partition, epoch, Checkpoint(7, b""), [])
         await store.save(partition, epoch, Checkpoint(2**40, marks), states)
-        assert (await store.claim(partition)).checkpoint == Checkpoint(2**40, marks)
-        assert await store.load(partition, IDS) == [state for _, state in states]
+        claim = await store.claim(partition)
+        assert claim.checkpoint == Checkpoint(2**40, marks)
+        assert await store.load(partition, claim.epoch, IDS) == [state for _, state in states]
+        assert await store.read(partition, IDS) == [state for _, state in states]
 
     run(scenario)
 
@@ -138,8 +180,9 @@ def test_states_come_in_the_order_asked(run: Run) -> None:
     async def scenario(store: StateStore, partition: str) -> None:
         epoch = (await store.claim(partition)).epoch
         await store.save(partition, epoch, Checkpoint(1, b""), [(b"a", b"1"), (b"b", b"2")])
-        assert await store.load(partition, [b"b", b"?", b"a", b"b"]) == [b"2", None, b"1", b"2"]
-        assert await store.load(partition, []) == []
+        assert await store.load(partition, epoch, [b"b", b"?", b"a", b"b"]) == [b"2", None, b"1", b"2"]
+        assert await store.read(partition, [b"b", b"?", b"a", b"b"]) == [b"2", None, b"1", b"2"]
+        assert await store.load(partition, epoch, []) == await store.read(partition, []) == []
 
     run(scenario)
 
@@ -151,7 +194,7 @@ def test_a_later_save_replaces_what_it_names_only(run: Run) -> None:
         epoch = (await store.claim(partition)).epoch
         await store.save(partition, epoch, Checkpoint(1, b""), [(b"a", b"1"), (b"b", b"1")])
         await store.save(partition, epoch, Checkpoint(2, b""), [(b"b", b"2")])
-        assert await store.load(partition, [b"a", b"b"]) == [b"1", b"2"]
+        assert await store.read(partition, [b"a", b"b"]) == [b"1", b"2"]
 
     run(scenario)
 
@@ -165,7 +208,7 @@ def test_a_former_owner_writes_nothing(run: Run) -> None:
         owner = (await store.claim(partition)).epoch
         with pytest.raises(Fenced, match=rf"{partition}: epoch {former} is over, it is {owner} now"):
             await store.save(partition, former, Checkpoint(2, b"n"), [(b"a", b"2"), (b"b", b"2")])
-        assert await store.load(partition, [b"a", b"b"]) == [b"1", None]
+        assert await store.read(partition, [b"a", b"b"]) == [b"1", None]
         await store.save(partition, owner, Checkpoint(3, b"o"), [(b"a", b"3")])
         assert (await store.claim(partition)).checkpoint == Checkpoint(3, b"o")
 
@@ -195,11 +238,11 @@ def test_an_owner_whose_writes_were_lost_writes_nothing(run: Run, snapshot: Snap
         for _ in range(2):
             with pytest.raises(Fenced, match=rf"{partition}: .* has lost writes of epoch {epoch}"):
                 await store.save(partition, epoch, Checkpoint(3, b"3"), [(b"c", b"3")])
-        assert await store.load(partition, [b"a", b"b", b"c"]) == [b"1", None, None]
+        assert await store.read(partition, [b"a", b"b", b"c"]) == [b"1", None, None]
         claim = await store.claim(partition)
         assert claim.checkpoint == Checkpoint(1, b"1")
         await store.save(partition, claim.epoch, Checkpoint(2, b"2"), [(b"b", b"2")])
-        assert await store.load(partition, [b"a", b"b"]) == [b"1", b"2"]
+        assert await store.read(partition, [b"a", b"b"]) == [b"1", b"2"]
 
     run(scenario)
 
@@ -230,7 +273,141 @@ def test_an_owner_whose_claim_was_lost_writes_nothing(run: Run, snapshot: Snapsh
         restore()
         with pytest.raises(Fenced):
             await store.save(partition, forgotten, Checkpoint(2, b""), [(b"a", b"2")])
-        assert await store.load(partition, [b"a"]) == [b"1"]
+        assert await store.read(partition, [b"a"]) == [b"1"]
+
+    run(scenario)
+
+
+def test_a_former_owner_reads_nothing(run: Run) -> None:
+    """What another owner keeps is of another moment than what this one folds: it is not loaded into it."""
+
+    async def scenario(store: StateStore, partition: str) -> None:
+        former = (await store.claim(partition)).epoch
+        owner = (await store.claim(partition)).epoch
+        await store.save(partition, owner, Checkpoint(1, b""), [(b"a", b"1")])
+        with pytest.raises(Fenced, match=rf"{partition}: epoch {former} is over, it is {owner} now"):
+            await store.load(partition, former, [b"a"])
+        assert await store.load(partition, owner, [b"a"]) == [b"1"]
+
+    run(scenario)
+
+
+def test_an_owner_whose_writes_were_lost_reads_nothing(run: Run, snapshot: Snapshot) -> None:
+    """A state that the store has lost must not be taken for that of a new entity, or an older one for the last."""
+
+    async def scenario(store: StateStore, partition: str) -> None:
+        epoch = (await store.claim(partition)).epoch
+        await store.save(partition, epoch, Checkpoint(1, b""), [(b"a", b"1")])
+        restore = snapshot(store, partition)
+        await store.save(partition, epoch, Checkpoint(2, b""), [(b"a", b"2"), (b"b", b"2")])
+        restore()
+        with pytest.raises(Fenced, match=rf"{partition}: .* has lost writes of epoch {epoch}"):
+            await store.load(partition, epoch, [b"a", b"b"])
+
+    run(scenario)
+
+
+def test_a_store_that_was_wiped_has_no_owner(run: Run, wipe: Wipe) -> None:
+    """All is gone: the owner neither reads nor writes, the next one finds nothing and goes on from there."""
+
+    async def scenario(store: StateStore, partition: str) -> None:
+        epoch = (await store.claim(partition)).epoch
+        await store.save(partition, epoch, Checkpoint(1, b""), [(b"a", b"1")])
+        wipe(store, partition)
+        lost = rf"{partition}: .* has lost writes of epoch {epoch}"
+        with pytest.raises(Fenced, match=lost):
+            await store.load(partition, epoch, [b"a"])
+        with pytest.raises(Fenced, match=lost):
+            await store.save(partition, epoch, Checkpoint(2, b""), [(b"a", b"2")])
+        claim = await store.claim(partition)
+        assert (claim.checkpoint, claim.refused) == (None, None)
+        await store.save(partition, claim.epoch, Checkpoint(1, b""), [(b"a", b"1")])
+        assert await store.load(partition, claim.epoch, [b"a"]) == [b"1"]
+
+    run(scenario)
+
+
+def test_a_checkpoint_of_which_one_bit_has_changed_is_refused(run: Run, damage: Damage) -> None:
+    """It is set aside under a name that is told, the next generation reads none of its states, and is kept itself."""
+
+    async def scenario(store: StateStore, partition: str) -> None:
+        epoch = (await store.claim(partition)).epoch
+        await store.save(partition, epoch, Checkpoint(5, b"marks"), [(b"a", b"1"), (b"b", b"1")])
+        damage(store, partition, lambda record: record[:3] + bytes([record[3] ^ 1]) + record[4:])
+        claim = await store.claim(partition)
+        assert claim.checkpoint is None
+        assert claim.epoch > epoch
+        assert f"{partition}}}:refused:" in str(claim.refused)
+        assert await store.load(partition, claim.epoch, [b"a", b"b"]) == [None, None]
+        await store.save(partition, claim.epoch, Checkpoint(2, b"m"), [(b"b", b"2")])
+        again = await store.claim(partition)
+        assert (again.checkpoint, again.refused) == (Checkpoint(2, b"m"), None)
+        assert await store.load(partition, again.epoch, [b"a", b"b"]) == [None, b"2"]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("length", [0, 7, 23, 28])
+def test_a_checkpoint_that_was_cut_off_is_refused(run: Run, damage: Damage, length: int) -> None:
+    """Wherever it ends too early."""
+
+    async def scenario(store: StateStore, partition: str) -> None:
+        await store.save(partition, (await store.claim(partition)).epoch, Checkpoint(5, b"marks"), [(b"a", b"1")])
+        damage(store, partition, lambda record: record[:length])
+        claim = await store.claim(partition)
+        assert claim.checkpoint is None
+        assert claim.refused
+
+    run(scenario)
+
+
+def test_a_checkpoint_of_another_partition_or_save_is_refused(run: Run, damage: Damage) -> None:
+    """Whole, but not what was kept here last: its offset would not fit the states."""
+
+    async def scenario(store: StateStore, partition: str) -> None:
+        other, records = partition + "1", list[bytes]()
+        for name in (partition, other):
+            await store.save(name, (await store.claim(name)).epoch, Checkpoint(5, b""), [(b"a", b"1")])
+            damage(store, name, lambda record: records.append(record) or record)  # type: ignore[func-returns-value]
+        await store.save(other, (await store.claim(other)).epoch, Checkpoint(6, b""), [(b"a", b"2")])
+        damage(store, other, lambda record: records[1])
+        damage(store, partition, lambda record: records[1])
+        assert (await store.claim(other)).refused
+        assert (await store.claim(partition)).refused
+
+    run(scenario)
+
+
+def test_an_unfit_state_is_set_aside_with_its_partition(run: Run) -> None:
+    """Its owner is fenced by that, and the next one finds no checkpoint and none of the states."""
+
+    async def scenario(store: StateStore, partition: str) -> None:
+        epoch = (await store.claim(partition)).epoch
+        await store.save(partition, epoch, Checkpoint(5, b"marks"), [(b"a", b"bad"), (b"b", b"1")])
+        place = await store.set_aside(partition, epoch, b"a")
+        assert place.startswith(f"{{{partition}}}:refused:")
+        with pytest.raises(Fenced):
+            await store.load(partition, epoch, [b"b"])
+        with pytest.raises(Fenced):
+            await store.save(partition, epoch, Checkpoint(6, b""), [(b"b", b"2")])
+        claim = await store.claim(partition)
+        assert (claim.checkpoint, claim.refused) == (None, None)
+        assert claim.epoch > epoch
+        assert await store.load(partition, claim.epoch, [b"a", b"b"]) == [None, None]
+
+    run(scenario)
+
+
+def test_who_owns_nothing_sets_nothing_aside(run: Run) -> None:
+    """A former owner's finding is about what another keeps now."""
+
+    async def scenario(store: StateStore, partition: str) -> None:
+        former = (await store.claim(partition)).epoch
+        await store.save(partition, former, Checkpoint(5, b""), [(b"a", b"1")])
+        owner = (await store.claim(partition)).epoch
+        with pytest.raises(Fenced):
+            await store.set_aside(partition, former, b"a")
+        assert await store.load(partition, owner, [b"a"]) == [b"1"]
 
     run(scenario)
 
@@ -241,8 +418,8 @@ def test_partitions_do_not_meet(run: Run) -> None:
     async def scenario(store: StateStore, partition: str) -> None:
         for name, state in ((partition, b"0"), (partition + "1", b"1")):
             await store.save(name, (await store.claim(name)).epoch, Checkpoint(1, b""), [(b"a", state)])
-        assert await store.load(partition, [b"a"]) == [b"0"]
-        assert await store.load(partition + "1", [b"a"]) == [b"1"]
+        assert await store.read(partition, [b"a"]) == [b"0"]
+        assert await store.read(partition + "1", [b"a"]) == [b"1"]
 
     run(scenario)
 
@@ -253,7 +430,7 @@ def test_many_entities_in_one_checkpoint(run: Run) -> None:
 
     async def scenario(store: StateStore, partition: str) -> None:
         await store.save(partition, (await store.claim(partition)).epoch, Checkpoint(9, b"m"), states)
-        assert await store.load(partition, [id_ for id_, _ in states]) == [state for _, state in states]
+        assert await store.read(partition, [id_ for id_, _ in states]) == [state for _, state in states]
 
     run(scenario)
 
@@ -317,9 +494,11 @@ def test_keys_share_a_slot_and_states_expire(valkey_server: str) -> None:
     asyncio.run(save())
     with Redis.from_url(valkey_server) as redis:
         keys = {key: redis.pttl(key) for key in redis.keys(f"*{partition}*")}
-    tag = f"{{{partition}}}".encode()
-    assert set(keys) == {tag + suffix for suffix in (b":epoch", b":checkpoint", b":e:a")}
-    assert 0 < keys.pop(tag + b":e:a") <= TTL_MS
+        generation = redis.hget(f"{{{partition}}}:checkpoint", "generation")
+    tag = f"{{{partition}}}:".encode()
+    state = tag + generation + b":e:a"
+    assert set(keys) == {tag + b"checkpoint", state}
+    assert 0 < keys.pop(state) <= TTL_MS
     assert set(keys.values()) == {-1}
 
 
@@ -376,7 +555,7 @@ def test_a_save_that_arrives_late_changes_nothing(valkey_server: str, monkeypatc
             await slow.save(partition, epoch, Checkpoint(100, b"old"), [(b"a", b"old")])
         await slow.save(partition, epoch, Checkpoint(200, b"new"), [(b"a", b"new"), (b"b", b"new")])
         await network.deliver()
-        assert await direct.load(partition, [b"a", b"b"]) == [b"new", b"new"]
+        assert await direct.read(partition, [b"a", b"b"]) == [b"new", b"new"]
         assert (await direct.claim(partition)).checkpoint == Checkpoint(200, b"new")
         await slow.close()
         await direct.close()
@@ -400,7 +579,7 @@ def test_two_workers_under_one_epoch_are_not_both_owners(valkey_server: str) -> 
         with pytest.raises(Fenced, match=r"Redis at .* has lost writes"):
             await first.save(partition, forgotten, Checkpoint(2, b""), [(b"a", b"2")])
         await second.save(partition, claim.epoch, Checkpoint(3, b""), [(b"b", b"3")])
-        assert await second.load(partition, [b"a", b"b"]) == [b"1", b"3"]
+        assert await second.read(partition, [b"a", b"b"]) == [b"1", b"3"]
         await first.close()
         await second.close()
 
@@ -438,12 +617,85 @@ def test_a_redis_that_cannot_serve_for_now_is_waited_for(reply: str) -> None:
         store = RedisStateStore(f"redis://{address}/0", TTL_MS)
         for ask in (
             lambda: store.claim("p"),
-            lambda: store.load("p", [b"a"]),
+            lambda: store.load("p", 1, [b"a"]),
             lambda: store.save("p", 1, Checkpoint(1, b""), [(b"a", b"1")]),
         ):
             with pytest.raises(StoreUnavailable, match=f"Redis at {address} does not"):
                 await ask()
         await store.close()
         server.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("number", b"8"), ("number", b"x"), ("generation", b"00000000"), ("epoch", b"x"), ("epoch", b"9" * 40)],
+)
+def test_every_field_of_a_checkpoint_is_checked(valkey_server: str, field: str, value: bytes) -> None:
+    """A number, generation or epoch that was changed: set aside with a TTL, and the next claim is sound."""
+    partition = f"fraud.customer.{uuid4().hex}.0"
+
+    async def scenario() -> str:
+        store = RedisStateStore(valkey_server, TTL_MS)
+        epoch = (await store.claim(partition)).epoch
+        for offset in range(3):
+            await store.save(partition, epoch, Checkpoint(offset, b""), [(b"a", b"1")])
+        with Redis.from_url(valkey_server) as redis:
+            redis.hset(f"{{{partition}}}:checkpoint", field, value)
+        claim = await store.claim(partition)
+        assert claim.checkpoint is None
+        assert await store.load(partition, claim.epoch, [b"a"]) == [None]
+        await store.save(partition, claim.epoch, Checkpoint(9, b""), [(b"a", b"9")])
+        assert (await store.claim(partition)).checkpoint == Checkpoint(9, b"")
+        await store.close()
+        return str(claim.refused)
+
+    place = asyncio.run(asyncio.wait_for(scenario(), 20))
+    with Redis.from_url(valkey_server) as redis:
+        assert redis.hget(place, field) is not None
+        assert 0 < redis.pttl(place) <= TTL_MS
+
+
+@pytest.mark.integration
+def test_a_key_of_another_type_is_set_aside(valkey_server: str) -> None:
+    """A checkpoint that is no hash, and a state that is no string: whatever they are, they are kept aside."""
+    partition = f"fraud.customer.{uuid4().hex}.0"
+
+    async def scenario() -> None:
+        store = RedisStateStore(valkey_server, TTL_MS)
+        with Redis.from_url(valkey_server) as redis:
+            redis.set(f"{{{partition}}}:checkpoint", "?")
+            claim = await store.claim(partition)
+            assert redis.get(str(claim.refused)) == b"?"
+            await store.save(partition, claim.epoch, Checkpoint(1, b""), [(b"a", b"1")])
+            (state,) = redis.keys(f"{{{partition}}}:*:e:a")
+            redis.delete(state)
+            redis.rpush(state, "1")
+            assert await store.load(partition, claim.epoch, [b"a"]) == [b""]
+            place = await store.set_aside(partition, claim.epoch, b"a")
+            assert redis.lrange(place + ":state", 0, -1) == [b"1"]
+            assert redis.hget(place, "entity") == state
+        await store.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
+@pytest.mark.integration
+def test_another_process_sets_nothing_aside_that_it_does_not_own(valkey_server: str) -> None:
+    """The former owner's finding changes nothing of what the owner keeps."""
+    partition = f"fraud.customer.{uuid4().hex}.0"
+
+    async def scenario() -> None:
+        former, owner = RedisStateStore(valkey_server, TTL_MS), RedisStateStore(valkey_server, TTL_MS)
+        epoch = (await former.claim(partition)).epoch
+        await former.save(partition, epoch, Checkpoint(1, b""), [(b"a", b"1")])
+        claim = await owner.claim(partition)
+        with pytest.raises(Fenced):
+            await former.set_aside(partition, epoch, b"a")
+        assert await owner.load(partition, claim.epoch, [b"a"]) == [b"1"]
+        await former.close()
+        await owner.close()
 
     asyncio.run(asyncio.wait_for(scenario(), 20))

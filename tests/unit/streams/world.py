@@ -225,7 +225,7 @@ class World:
         found = dict[bytes, bytes | None]()
         for owned in self.agents[stage].owned.values():
             mine = [key for key in keys if self.place(key) == self._number(stage, owned.name)]
-            found |= dict(zip(mine, await self.store.load(owned.name, mine), strict=True))
+            found |= dict(zip(mine, await self.store.read(owned.name, mine), strict=True))
         return found
 
     def _number(self, stage: int, name: str) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from streams.features.table import EntityTable, StateRefused
+from streams.metrics import Metrics
 from streams.runtime.checkpoint import OwnedPartition, checkpoint_all
 from streams.runtime.sender import UndeliveredError
 from streams.stores.memory import MemoryStateStore
@@ -30,9 +31,9 @@ class WatchedStore(MemoryStateStore):
         self.ready = asyncio.Event()
         self.ready.set()
 
-    async def load(self, partition: str, entities: Sequence[bytes]) -> list[bytes | None]:
+    async def load(self, partition: str, epoch: int, entities: Sequence[bytes]) -> list[bytes | None]:
         self.loaded += entities
-        return await super().load(partition, entities)
+        return await super().load(partition, epoch, entities)
 
     async def save(self, partition: str, epoch: int, checkpoint: Checkpoint, states: States) -> None:
         await self.ready.wait()
@@ -48,7 +49,7 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
 
 
 async def owner(store: MemoryStateStore, sources: int | None = None) -> OwnedPartition:
-    owned = OwnedPartition(NAME, EntityTable(CUSTOMER, FRAUD.features), store)
+    owned = OwnedPartition(NAME, EntityTable(CUSTOMER, FRAUD.features), store, Metrics("worker"))
     await owned.claim(sources)
     return owned
 

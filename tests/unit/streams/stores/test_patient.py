@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from streams.features.table import EntityTable
+from streams.metrics import Metrics
 from streams.runtime.checkpoint import OwnedPartition
 from streams.stores import patient
 from streams.stores.memory import MemoryStateStore
@@ -29,9 +30,9 @@ class AwayStore(MemoryStateStore):
         self._answer()
         return await super().claim(partition)
 
-    async def load(self, partition: str, entities: Sequence[bytes]) -> list[bytes | None]:
+    async def load(self, partition: str, epoch: int, entities: Sequence[bytes]) -> list[bytes | None]:
         self._answer()
-        return await super().load(partition, entities)
+        return await super().load(partition, epoch, entities)
 
     def _answer(self) -> None:
         if self.failures:
@@ -59,7 +60,10 @@ def test_a_partition_is_claimed_and_touched_once_the_store_is_back() -> None:
         first = await store.claim(NAME)
         await store.save(NAME, first.epoch, Checkpoint(7, b""), [(b"c", state_of(b"c"))])
         owned = OwnedPartition(
-            NAME, EntityTable(STAGE, FRAUD.features), PatientStore(store, told.append, lambda: False)
+            NAME,
+            EntityTable(STAGE, FRAUD.features),
+            PatientStore(store, told.append, lambda: False),
+            Metrics("worker"),
         )
         store.failures = 5
         offset = await owned.claim(None)
