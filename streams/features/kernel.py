@@ -4,6 +4,9 @@ Every entity has one *ring* a view: its recent records (time, value) in an arena
 time, then value. A feature is a pure function of the ring's content and the event's time, so neither the order
 in which records came nor a restart in between can change a bit of it. Reading scans the ring once, newest
 first, for all windows of a view.
+
+The first stage has one ring more, after those of its views: the ids of the entity's recent events as hashes.
+An event whose id lies in it was folded before.
 """
 
 import numba
@@ -12,8 +15,9 @@ from numba import njit
 from numba.core import types
 from numpy.typing import NDArray
 
+from streams.features.ids import HORIZON, MOST_IDS
 from streams.features.spec import Aggregate, Over
-from streams.kernels import F64, F64_2D, I8, I64, INT, OUT_BYTES, OUT_F64, OUT_F64_2D, OUT_I64, kernel, many
+from streams.kernels import F64, F64_2D, I8, I64, INT, OUT_BYTES, OUT_F64, OUT_F64_2D, OUT_FLAGS, OUT_I64, kernel, many
 
 I64s = NDArray[np.int64]
 F64s = NDArray[np.float64]
@@ -78,6 +82,34 @@ def _newest(ring, times):
 
 
 @njit(cache=True)
+def _holds(ring, times, values, oldest, value):
+    """Return whether the ring has such a value after `oldest`.
+
+    All are looked at, which the compiler does several at a time.
+    """
+    found = 0
+    start = ring["base"] + ring["first"]
+    end = start + ring["size"]
+    while start < end and times[start] <= oldest:
+        start += 1
+    for at in range(start, end):
+        found |= values[at] == value
+    return found != 0
+
+
+@njit(cache=True)
+def _remember(ring, times, values, time, id_hash):
+    """Insert an event's id, unless it is too old; there is room. Return whether it is remembered."""
+    if ring["size"] > 0 and _newest(ring, times) - time >= HORIZON:
+        return False
+    _insert(ring, times, values, time, id_hash)
+    if ring["size"] > MOST_IDS:
+        ring["first"] += 1
+        ring["size"] -= 1
+    return True
+
+
+@njit(cache=True)
 def _read(ring, times, values, time, own, windows, aggregates, feature_windows, out):
     """Write the view's features as of `time` into `out`; `own`: the event itself lies in the ring."""
     start = ring["base"] + ring["first"]
@@ -122,7 +154,10 @@ def _read(ring, times, values, time, own, windows, aggregates, feature_windows, 
 
 
 @kernel(
-    many(INT, 2)(INT, INT, OUT_I64, I64, I8, I64, F64_2D, RINGS, OUT_I64, OUT_F64, OUT_BYTES, many(I64, 9), OUT_F64_2D)
+    many(INT, 2)(
+        INT, INT, OUT_I64, I64, I8, I64, F64_2D, F64, RINGS, OUT_I64, OUT_F64, OUT_BYTES, many(I64, 9),
+        OUT_FLAGS, OUT_F64_2D,
+    )
 )
 def fold(
     row: int,
@@ -132,18 +167,21 @@ def fold(
     kinds: NDArray[np.int8],
     record_times: I64s,
     record_values: F64s,
+    ids: F64s,
     rings: Rings,
     times: I64s,
     values: F64s,
     dirty: NDArray[np.uint8],
     views: tuple[I64s, ...],
+    fresh: NDArray[np.bool_],
     out: F64s,
 ) -> tuple[int, int]:
     """Fold records `row` … in order and read the features of each event; return (next row, used).
 
     Stops early when the arena is full: the caller makes it larger and calls again from the row returned.
-    slots int64[n], kinds int8[n], record_times int64[n] (ms), record_values float64[n, m]; rings ring_type[slot, view];
-    `views` is a tuple of one tuple a view: over, value column, keep (ms), windows int64 (ms), aggregates,
+    slots int64[n], kinds int8[n], record_times int64[n] (ms), record_values float64[n, m], ids float64[n] (hashes; none
+    of a stage that remembers none); rings ring_type[slot, view]; `fresh` bool[n] becomes False where an event's id is
+    remembered: such an event is not folded. `views` is a tuple of one tuple a view: over, value column, keep (ms), windows int64 (ms), aggregates,
     feature windows, columns of `out` float64[n, features]. counters[0] counts records too late for their ring.
     """
     (
@@ -160,6 +198,20 @@ def fold(
     scratch = np.empty(aggregates.size, np.float64)
     while row < slots.size:
         slot, kind, time = slots[row], kinds[row], record_times[row]
+        remembers = ids.size > 0 and kind == EVENT_KIND
+        if remembers:
+            ring = rings[slot, over.size]
+            if ring["size"] > 0:
+                oldest = max(time, _newest(ring, times)) - HORIZON
+                if _holds(ring, times, values, oldest, ids[row]):
+                    fresh[row] = False
+                    row += 1
+                    continue
+                _evict(ring, times, oldest)
+            grown = _make_room(ring, times, values, used)
+            if grown < 0:
+                return row, used
+            used = grown
         for view in range(over.size):
             if over[view] == kind:
                 ring = rings[slot, view]
@@ -169,6 +221,9 @@ def fold(
                 if grown < 0:
                     return row, used
                 used = grown
+        # There is room now, so nothing below is done twice.
+        if remembers and _remember(rings[slot, over.size], times, values, time, ids[row]):
+            dirty[slot] = 1
         for view in range(over.size):
             ring = rings[slot, view]
             own = over[view] == kind

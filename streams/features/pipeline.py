@@ -21,6 +21,14 @@ class Events:
     keys: Mapping[str, Sequence[bytes]]
     values: NDArray[np.float64]
 
+    def take(self, rows: NDArray[np.intp]) -> "Events":
+        """Return some of the events, in the order given; the same object where these are all."""
+        if len(rows) == len(self.times):
+            return self
+        picked = rows.tolist()
+        keys = {entity: [column[row] for row in picked] for entity, column in self.keys.items()}
+        return Events([self.ids[row] for row in picked], self.times[rows], keys, self.values[rows])
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -43,12 +51,23 @@ class Pipeline:
         """Fold a slice of stream time and return the events' feature vectors, float64[n, features].
 
         The first stage folds events in the order given, the later ones events and labels in `merge_order`.
-        Slices are given in order, and no two slices share a time.
+        Slices are given in order, and no two slices share a time. An event whose id the first stage remembers
+        goes no further: its row is NaN.
         """
-        first, *later = self.tables
         n, kinds = len(events.times), np.full(len(events.times), Over.EVENTS, np.int8)
         values = np.hstack([events.values, np.zeros((n, 1))])
-        staged = [first.fold(events.keys[first.stage.entity], kinds, events.times, values)]
+        keys = events.keys[self.tables[0].stage.entity]
+        folded, fresh = self.tables[0].fold_once(events.ids, keys, kinds, events.times, values)
+        rows = np.flatnonzero(fresh)
+        vectors = np.full((n, len(self.features.names)), np.nan)
+        vectors[rows] = self._fold_later(events.take(rows), labels, folded[rows])
+        return vectors
+
+    def _fold_later(self, events: Events, labels: Labels, folded: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Fold what passed the first stage with its features, float64[n, …]; return the feature vectors."""
+        later, staged = self.tables[1:], [folded]
+        n, kinds = len(events.times), np.full(len(events.times), Over.EVENTS, np.int8)
+        values = np.hstack([events.values, np.zeros((n, 1))])
         if later:
             times = np.concatenate([events.times, labels.times])
             kinds = np.concatenate([kinds, np.full(len(labels.times), Over.LABELS, np.int8)])

@@ -19,6 +19,9 @@ MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000  # ms
 
 EVENT_TIME = "event_time"
 
+STATE_LAYOUT = 2
+"""Raise it when the same declaration comes to keep another state."""
+
 
 class Aggregate(IntEnum):
     """What a window says of the values in it; of an empty window each is 0, but for SINCE."""
@@ -92,7 +95,7 @@ class Stage:
         The state depends on what each view keeps and for how long, not on the features read off it.
         """
         kept = [(view.over, view.value, view.windows[-1].length + lateness) for view in self.views]
-        return _digest((self.entity, self.key, kept))
+        return _digest((STATE_LAYOUT, self.entity, self.key, kept))
 
 
 @dataclass(frozen=True)

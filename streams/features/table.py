@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.features import kernel, statebytes
+from streams.features.ids import hashes
 from streams.features.spec import Aggregate, FeatureSet, Over, Stage
 
 
@@ -28,11 +29,12 @@ class EntityTable:
     def __init__(self, stage: Stage, features: FeatureSet) -> None:
         self.stage = stage
         self.late = 0
+        self.remembers = stage == features.stages[0]
         self._fingerprint = np.uint64(int.from_bytes(stage.fingerprint(features.lateness), "little"))
         self._views = _flatten(stage, features)
         self._slots: dict[bytes, int] = {}
         self._keys: list[bytes] = []
-        self._rings = np.zeros((64, len(stage.views)), kernel.ring_type)
+        self._rings = np.zeros((64, len(stage.views) + self.remembers), kernel.ring_type)
         self._dirty = np.zeros(64, np.uint8)
         self._times = np.zeros(1024, np.int64)
         self._values = np.zeros(1024, np.float64)
@@ -60,6 +62,32 @@ class EntityTable:
         kinds int8[n] (`Over`: event or label), times int64[n] in ms, values float64[n, len(values) + 1] whose
         last column is the label. An unknown key starts empty. The rows of labels are zeros.
         """
+        return self._fold(keys, kinds, times, values, np.empty(0))[0]
+
+    def fold_once(
+        self,
+        ids: Sequence[bytes],
+        keys: Sequence[bytes],
+        kinds: NDArray[np.int8],
+        times: NDArray[np.int64],
+        values: NDArray[np.float64],
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Fold as `fold` does, but no event whose id its entity remembers; return the features, and which are new.
+
+        An entity of the first stage remembers its newest events' ids (`ids.HORIZON`, `ids.MOST_IDS`), one of another
+        stage none. The rows of repeated events are zeros.
+        """
+        return self._fold(keys, kinds, times, values, hashes(ids) if self.remembers else np.empty(0))
+
+    def _fold(
+        self,
+        keys: Sequence[bytes],
+        kinds: NDArray[np.int8],
+        times: NDArray[np.int64],
+        values: NDArray[np.float64],
+        ids: NDArray[np.float64],
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        fresh = np.ones(len(keys), np.bool_)
         out = np.zeros((len(keys), len(self.stage.names)), np.float64)
         slots = self._slots_of(keys)
         kinds, times, values = map(np.ascontiguousarray, (kinds, times, values))
@@ -67,14 +95,14 @@ class EntityTable:
         row = 0
         while True:
             row, self._used = kernel.fold(
-                row, self._used, counters, slots, kinds, times, values,
-                self._rings, self._times, self._values, self._dirty, self._views, out,
+                row, self._used, counters, slots, kinds, times, values, ids,
+                self._rings, self._times, self._values, self._dirty, self._views, fresh, out,
             )  # fmt: skip
             if row == len(keys):
                 break
             self._make_room(self._times.size)
         self.late += int(counters[0])
-        return out
+        return out, fresh
 
     def take_dirty(self) -> list[tuple[bytes, bytes]]:
         """Return (key, state bytes) of every entity changed since the last call, which counts as kept now."""
@@ -94,7 +122,7 @@ class EntityTable:
     def load(self, key: bytes, state: bytes) -> None:
         """Take an entity's state from the store; raise StateRefused, and change nothing, where it is unfit."""
         array = np.frombuffer(state, np.uint8)
-        verdict, records = statebytes.verify(array, self._fingerprint, len(self.stage.views))
+        verdict, records = statebytes.verify(array, self._fingerprint, self._rings.shape[1])
         if verdict == statebytes.OTHER_FEATURES:
             raise StateRefused("written by another feature set")
         if verdict == statebytes.CORRUPT:

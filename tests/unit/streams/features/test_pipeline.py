@@ -54,9 +54,9 @@ def histories(draw, entities, most=60, span=60, unit=1):
     """Events (time, id, keys, amount) in any order but the stream's, and their labels, each some time later."""
     keys = st.fixed_dictionaries({entity: st.sampled_from([b"1", b"2", b"3"]) for entity in entities})
     event = st.tuples(st.integers(0, span).map(lambda t: t * unit), keys, st.floats(0.01, 1e6))
-    events = [
-        (time, b"e%02d" % draw(st.integers(0, 99)), *rest) for time, *rest in draw(st.lists(event, max_size=most))
-    ]
+    rows = draw(st.lists(event, max_size=most))
+    numbers = draw(st.lists(st.integers(0, 999), min_size=len(rows), max_size=len(rows), unique=True))
+    events = [(time, b"e%03d" % number, *rest) for number, (time, *rest) in zip(numbers, rows, strict=True)]
     delayed = st.tuples(st.integers(0, span // 2).map(lambda t: t * unit), st.sampled_from([0.0, 1.0]))
     labels = [
         (time + delay, event_id, keys, label)
