@@ -44,7 +44,7 @@ GARBAGE_OBJECTS = 50_000
 """Allocations between two collections; a batch makes thousands that are gone without one."""
 
 # Their errors are worth reading, their progress is not.
-QUIET = ("faust", "mode", "aiokafka", "streams.runtime.batches", "streams.runtime.fetching")
+QUIET = ("faust", "mode", "aiokafka", "streams.runtime.consumer", "streams.runtime.thread", "streams.runtime.fetching")
 
 
 GROUPS = "aiokafka.consumer.group_coordinator"

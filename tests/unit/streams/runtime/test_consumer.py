@@ -6,7 +6,8 @@ import pytest
 from faust.types import TP
 
 from streams.features.table import StateRefused
-from streams.runtime.batches import EARLIEST, _within_log
+from streams.runtime.consumer import EARLIEST
+from streams.runtime.thread import within_log
 
 PARTITION = TP("payments", 3)
 
@@ -14,18 +15,18 @@ PARTITION = TP("payments", 3)
 @pytest.mark.parametrize(("kept", "read_on_at"), [(EARLIEST, 10), (10, 10), (15, 15), (20, 20)])
 def test_an_offset_within_the_log_is_kept(caplog: pytest.LogCaptureFixture, kept: int, read_on_at: int) -> None:
     """Its end belongs to it, as the next record comes there; no offset is the beginning, and nothing is said."""
-    assert _within_log(PARTITION, kept, 10, 20) == read_on_at
+    assert within_log(PARTITION, kept, 10, 20) == read_on_at
     assert not caplog.records
 
 
 def test_what_retention_has_removed_is_told(caplog: pytest.LogCaptureFixture) -> None:
     """Reading goes on where the log begins, and a warning names the gap."""
     with caplog.at_level(logging.WARNING):
-        assert _within_log(PARTITION, 4, 10, 20) == 10
+        assert within_log(PARTITION, 4, 10, 20) == 10
     assert "payments/3: offsets 4 to 9 are gone" in caplog.text
 
 
 def test_an_offset_beyond_the_log_is_refused() -> None:
     """The topic was made anew: going on there would leave out its records until it is that long again."""
     with pytest.raises(StateRefused, match=r"payments/3 ends at offset 20, but .* offset 21"):
-        _within_log(PARTITION, 21, 10, 20)
+        within_log(PARTITION, 21, 10, 20)
