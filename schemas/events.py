@@ -57,7 +57,11 @@ class Score(msgspec.Struct, frozen=True, gc=False):
 
 
 class Example(msgspec.Struct, frozen=True, gc=False):
-    """A scored event with its label: what a learner learns from, and nothing is recomputed."""
+    """A scored event with its label: what a learner learns from, and nothing is recomputed.
+
+    `label_partition` and `label_offset` are the label's place in the label topic. An example may come twice after a
+    failure, with the same place: whoever counts goes by that. None says that nobody can tell.
+    """
 
     event_id: Id
     event_time: Millis
@@ -68,11 +72,13 @@ class Example(msgspec.Struct, frozen=True, gc=False):
     model_id: str
     feature_set: str
     weight: float = 1.0
+    label_partition: Annotated[int, msgspec.Meta(ge=0, le=2**15)] | None = None
+    label_offset: Annotated[int, msgspec.Meta(ge=0, le=2**62)] | None = None
 
 
 class ModelAnnouncement(msgspec.Struct, frozen=True):
     """A new snapshot of a model, itself enclosed and signed; `example_offsets` is the next offset to learn
-    from in each partition of the example topic."""
+    from in each partition of the example topic, `labels_seen` the labels learnt so far (features.seen)."""
 
     model_id: str
     recipe: str
@@ -81,6 +87,7 @@ class ModelAnnouncement(msgspec.Struct, frozen=True):
     examples_learnt: int
     created_at: Millis
     snapshot: bytes
+    labels_seen: bytes = b""
 
 
 class Watermark(msgspec.Struct, frozen=True, gc=False):

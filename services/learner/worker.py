@@ -65,7 +65,10 @@ class LearnerWorker:
             try:
                 if await self.agent.announce():
                     await self.app.commit_positions(
-                        {TP(self._topics.examples.name, at): offset for at, offset in self.agent.offsets.items()}
+                        {
+                            TP(self._topics.examples.name, at): offset
+                            for at, offset in self.agent.lessons.offsets.items()
+                        }
                     )
                 self._show()
             except Exception as error:

@@ -83,8 +83,8 @@ def _read(records: Records, row: int, value: bytes | None, latest: int) -> Label
         return poison
 
 
-def example(label: Label, score: Score) -> Example:
-    """Return what a learner learns of a label: the event as it was scored, whatever features it had then."""
+def example(label: Label, score: Score, partition: int, offset: int) -> Example:
+    """Return what a learner learns of the label at a place of the label topic: the event as it was scored."""
     return Example(
         event_id=score.event_id,
         event_time=score.event_time,
@@ -94,6 +94,8 @@ def example(label: Label, score: Score) -> Example:
         score=score.score,
         model_id=score.model_id,
         feature_set=score.feature_set,
+        label_partition=partition,
+        label_offset=offset,
     )
 
 
@@ -120,7 +122,7 @@ class Joiner:
             else:
                 passing.append(Joined(offset, content, score))
                 outputs.labels.append(content)
-                outputs.examples.append(example(content, score))
+                outputs.examples.append(example(content, score, partition, offset))
         outputs.hops.extend(hop.messages(passing, partition) for hop in self._hops)
         return outputs
 

@@ -3,12 +3,12 @@
 The order of effects, under one lock:
 
 1. what cannot be decoded goes to the DLQ, and once Kafka has it, the batch is learnt in offset order;
-2. now and then, and before the partition is given up, one record on the model topic holds the model *and*
-   the next offset of every partition it has learnt from;
+2. now and then, and before the partition is given up, one record on the model topic holds the model, the next
+   offset of every partition it has learnt from, *and* the labels it has seen;
 3. once Kafka has that record, the offsets are committed too, for lag tools only.
 
 A crash between any two of these goes back to the last announcement, and the same examples in the same order
-lead to the same weights.
+lead to the same weights. An example that comes twice, as its sender had a crash, is learnt once.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ from schemas.events import Example, ModelAnnouncement
 from schemas.topics import Topics
 from streams.agents.deadletters import DeadLetters
 from streams.metrics import Metrics
-from streams.models.learner import Learner
-from streams.models.snapshot import ForeignSnapshot, SnapshotRefused, seal, unseal
+from streams.models.lessons import Lessons, Outcome
+from streams.models.snapshot import ForeignSnapshot, SnapshotRefused
 from streams.runtime.batches import EARLIEST, Batch
 from streams.runtime.newest import newest
 from streams.runtime.sender import Sender
@@ -43,7 +43,7 @@ _decode_announcement = msgspec.json.Decoder(ModelAnnouncement).decode
 
 
 class LearnerAgent:
-    """The learner of a use case: `learner` is the model so far, `offsets` the next offset of each partition."""
+    """The learner of a use case: `lessons` are the model so far and how far it has come."""
 
     def __init__(
         self,
@@ -62,8 +62,7 @@ class LearnerAgent:
         self._dead_letters = DeadLetters(sender, topics.dlq.name, metrics)
         self._lock = asyncio.Lock()
         self._created_at = 0
-        self.learner = self._unlearnt()
-        self.offsets: dict[int, int] = {}
+        self.lessons = self._none()
         self._announced: dict[int, int] = {}
 
     async def take_up(self) -> None:
@@ -79,17 +78,17 @@ class LearnerAgent:
         """Take up the last announced model, which another process may have made, and return where it goes on."""
         if partitions:
             await self.take_up()
-        return {tp: self.offsets.get(tp.partition, EARLIEST) for tp in partitions}
+        return {tp: self.lessons.offsets.get(tp.partition, EARLIEST) for tp in partitions}
 
     async def on_batch(self, batch: Batch) -> None:
         """Learn a fetched batch."""
         started = time.perf_counter()
         async with self._lock:
             examples = await self._read(batch)
-            # Nothing is awaited from here on: model and offset move together.
+            # Nothing is awaited from here on: model, offset and labels seen move together.
             for example in examples:
                 self._learn(example)
-            self.offsets[batch.partition] = batch.next_offset
+            self.lessons.offsets[batch.partition] = batch.next_offset
         self._metrics.events.labels(STAGE).inc(len(batch.records))
         self._metrics.batches.labels(STAGE).inc()
         self._metrics.batch_seconds.labels(STAGE).observe(time.perf_counter() - started)
@@ -97,9 +96,9 @@ class LearnerAgent:
     async def announce(self) -> bool:
         """Announce the model if it has read anything since it last was; return whether it was."""
         async with self._lock:
-            if self.offsets == self._announced:
+            if self.lessons.offsets == self._announced:
                 return False
-            announcement = self._sealed()
+            announcement = self.lessons.announce(int(self._clock() * 1000), self._key)
             await self._sender.send(self._topics.models.name, self._usecase.name.encode(), encode(announcement))
             await self._sender.acked(self._sender.mark())
             self._announced = announcement.example_offsets
@@ -108,7 +107,7 @@ class LearnerAgent:
 
     def show(self) -> None:
         """Show how well the scores did at the time, and how old the model is."""
-        progressive = self.learner.progressive
+        progressive = self.lessons.learner.progressive
         for measure, value in (
             ("auc", progressive.auc()),
             ("average_precision", progressive.average_precision()),
@@ -118,17 +117,21 @@ class LearnerAgent:
         if self._created_at:
             self._metrics.model_age_seconds.set(self._clock() - self._created_at / 1000)
 
-    def _unlearnt(self) -> Learner:
-        return Learner(self._usecase.recipe, self._usecase.features.names)
+    def _none(self) -> Lessons:
+        features = self._usecase.features
+        return Lessons(self._usecase.recipe, features.names, features.fingerprint)
 
     def _take_up(self, value: bytes | None) -> None:
-        self.learner, self.offsets, self._announced = self._unlearnt(), {}, {}
+        self.lessons, self._announced = self._none(), {}
         if value is None:
             log.info("no model yet: learning starts with the earliest example")
             return
         try:
             announcement = _decode_announcement(value)
-            model = unseal(announcement, self._key, self._usecase.features.fingerprint)
+            features = self._usecase.features
+            self.lessons = Lessons.resume(
+                announcement, self._usecase.recipe, features.names, features.fingerprint, self._key
+            )
         except ForeignSnapshot as error:
             log.warning("%s: learning starts anew with the earliest example", error)
             return
@@ -136,11 +139,7 @@ class LearnerAgent:
             raise SnapshotRefused(
                 f"the newest record of {self._topics.models.name} is no model to go on with: {error}"
             ) from None
-        if announcement.recipe != self._usecase.recipe:
-            log.warning("%s: another recipe: learning starts anew with the earliest example", announcement.model_id)
-            return
-        self.learner = Learner.resume(announcement.recipe, self.learner.names, model, announcement.examples_learnt)
-        self.offsets, self._announced = dict(announcement.example_offsets), announcement.example_offsets
+        self._announced = announcement.example_offsets
         self._show_model(announcement.created_at)
         log.info("model %s goes on learning", announcement.model_id)
 
@@ -156,26 +155,14 @@ class LearnerAgent:
         return examples
 
     def _learn(self, example: Example) -> None:
-        if example.feature_set != self._usecase.features.fingerprint:
-            self._metrics.examples_refused.labels("feature_set").inc()
-        elif self.learner.learn(example.features, example.label, example.weight):
-            self.learner.progressive.add(example.score, example.label)
+        outcome = self.lessons.take(example)
+        if outcome is Outcome.LEARNT:
             self._metrics.examples.inc()
+        elif outcome is Outcome.DUPLICATE:
+            self._metrics.duplicates.labels(STAGE).inc()
         else:
-            self._metrics.examples_refused.labels("unfit_value").inc()
-
-    def _sealed(self) -> ModelAnnouncement:
-        return seal(
-            self.learner.model,
-            model_id=self.learner.model_id,
-            recipe=self.learner.recipe,
-            feature_set=self._usecase.features.fingerprint,
-            example_offsets=dict(self.offsets),
-            examples_learnt=self.learner.examples_learnt,
-            created_at=int(self._clock() * 1000),
-            key=self._key,
-        )
+            self._metrics.examples_refused.labels(outcome).inc()
 
     def _show_model(self, created_at: int) -> None:
         self._created_at = created_at
-        self._metrics.model(self.learner.model_id, created_at)
+        self._metrics.model(self.lessons.learner.model_id, created_at)

@@ -35,6 +35,7 @@ def seal(
     examples_learnt: int,
     created_at: int,
     key: bytes,
+    labels_seen: bytes = b"",
 ) -> ModelAnnouncement:
     """Return `model` as it is now, signed with `key` together with what is said of it; `created_at` in ms."""
     unsigned = ModelAnnouncement(
@@ -45,6 +46,7 @@ def seal(
         examples_learnt=examples_learnt,
         created_at=created_at,
         snapshot=pickle.dumps(model, protocol=5),
+        labels_seen=labels_seen,
     )
     return msgspec.structs.replace(unsigned, snapshot=_signature(unsigned, key) + unsigned.snapshot)
 
@@ -73,6 +75,8 @@ def _signature(unsigned: ModelAnnouncement, key: bytes) -> bytes:
     """Return the HMAC-SHA256 over every field, `snapshot` being the bare pickle."""
     fields = msgspec.structs.asdict(unsigned) | {"example_offsets": sorted(unsigned.example_offsets.items())}
     pickled: bytes = fields.pop("snapshot")
+    if not unsigned.labels_seen:
+        del fields["labels_seen"]  # as in announcements that were signed before the field was there
     header = msgspec.json.encode(fields, order="sorted")
     # The length keeps the border between header and pickle where it was.
     signed = len(header).to_bytes(8, "big") + header + pickled

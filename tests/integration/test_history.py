@@ -203,7 +203,8 @@ def test_scores_are_kept_and_labels_joined(world: World) -> None:
     assert Counter(line.event_id for line in lines) == Counter(one.event_id for one in of_terminal)
 
     learnt = {one.event_id: one for one in examples(world)}
-    assert learnt == {f"e{i}": example(label(i), score(i)) for i in range(n)}
+    places = {f"e{i}": (0, i) if i < 50 else (1, i - 50) for i in range(n)}
+    assert learnt == {f"e{i}": example(label(i), score(i), *places[f"e{i}"]) for i in range(n)}
 
     for rows in hop_rows(world).values():
         assert EVENT not in rows.kinds

@@ -33,11 +33,13 @@ MESSAGES = {
         events.Example,
         event_id=ids, event_time=millis, label_time=millis, label=st.sampled_from([0, 1]), features=features,
         score=finite, model_id=ids, feature_set=ids, weight=finite,
+        label_partition=st.none() | st.integers(0, 2**15), label_offset=st.none() | st.integers(0, 2**62),
     ),
     events.ModelAnnouncement: st.builds(
         events.ModelAnnouncement,
         model_id=ids, recipe=ids, feature_set=ids, example_offsets=st.dictionaries(millis, millis, max_size=3),
         examples_learnt=millis, created_at=millis, snapshot=st.binary(max_size=50),
+        labels_seen=st.binary(max_size=50),
     ),
     events.Watermark: st.builds(events.Watermark, watermark=st.none() | millis),
 }  # fmt: skip

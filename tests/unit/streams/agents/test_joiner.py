@@ -52,7 +52,8 @@ def test_a_label_becomes_an_example_of_the_event_as_scored() -> None:
     outputs = Joiner(FRAUD, PARTITIONS).join(read_labels(records(label("a")), NOW), {"a": found}, 2)
     assert outputs.labels == [Label("a", 9, 1)]
     (one,) = outputs.examples
-    assert one == example(Label("a", 9, 1), found)
+    assert one == example(Label("a", 9, 1), found, 2, 40)
+    assert (one.label_partition, one.label_offset) == (2, 40)
     assert (one.features, one.score, one.model_id, one.feature_set) == ({"amount": 2.5}, 0.75, "logistic@3", "00ff")
     assert (one.event_time, one.label_time, one.label, one.weight) == (5, 9, 1, 1.0)
 

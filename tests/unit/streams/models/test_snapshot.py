@@ -31,6 +31,7 @@ def sealed(model: Model | None = None, key: bytes = KEY) -> ModelAnnouncement:
         examples_learnt=9,
         created_at=1_700_000_000_000,
         key=key,
+        labels_seen=b"seen",
     )
 
 
@@ -72,6 +73,8 @@ def test_any_flipped_byte_is_refused() -> None:
         {"example_offsets": {0: 9}},
         {"examples_learnt": 8},
         {"created_at": 0},
+        {"labels_seen": b"seem"},
+        {"labels_seen": b""},
         {"snapshot": b""},
     ],
     ids=lambda lie: next(iter(lie)),

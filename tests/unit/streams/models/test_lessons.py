@@ -1,0 +1,152 @@
+"""Wherever a learner is killed and whatever comes twice, it ends as one that was never interrupted, to the bit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.codec import encode
+from schemas.events import Example, ModelAnnouncement
+from streams.models.lessons import Lessons, Outcome
+from streams.models.recipes import RECIPES
+from streams.models.snapshot import ForeignSnapshot, ForgedSnapshot, SnapshotRefused
+from tests.weights import weights
+
+NAMES, FEATURES, KEY = ("amount", "count"), "0123456789abcdef", b"k" * 32
+NOW = 1_700_000_000_000
+
+
+def example(number: int, label_partition: int | None = 0, feature_set: str = FEATURES) -> Example:
+    amount, count = np.random.default_rng(number).normal(size=2).tolist()
+    return Example(
+        event_id=f"e{number}",
+        event_time=number,
+        label_time=number,
+        label=int(amount > 0.5),
+        features={"amount": amount, "count": count},
+        score=0.1,
+        model_id="logistic@0",
+        feature_set=feature_set,
+        label_partition=label_partition,
+        label_offset=None if label_partition is None else number,
+    )
+
+
+def lessons(recipe: str = "logistic") -> Lessons:
+    return Lessons(recipe, NAMES, FEATURES)
+
+
+@dataclass
+class Course:
+    """The two topics, and a learner process after the other: reads, learns, announces, dies."""
+
+    recipe: str
+    log: Sequence[Example]
+    announced: list[bytes] = field(default_factory=list)
+
+    def run(self, most: int, announce_every: int, unannounced: bool = False) -> Lessons:
+        """One process's life: it takes up the newest announcement, and dies after `most` examples, right before
+        or after it announces them."""
+        course = lessons(self.recipe)
+        if self.announced:
+            newest = msgspec.json.decode(self.announced[-1], type=ModelAnnouncement)
+            course = Lessons.resume(newest, self.recipe, NAMES, FEATURES, KEY)
+        start = course.offsets.get(0, 0)
+        for offset in range(start, min(start + most, len(self.log))):
+            course.take(self.log[offset])
+            course.offsets[0] = offset + 1
+            last = offset + 1 in (start + most, len(self.log))
+            if (offset + 1) % announce_every == 0 and not (last and unannounced):
+                self.announced.append(encode(course.announce(NOW, KEY)))
+        return course
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@given(
+    st.lists(st.integers(0, 30), min_size=1, max_size=40),
+    st.lists(st.tuples(st.integers(1, 12), st.integers(1, 5), st.booleans()), max_size=8),
+)
+@settings(deadline=None, max_examples=60)
+def test_killed_anywhere_it_ends_as_one_that_was_not(
+    recipe: str, numbers: list[int], lives: list[tuple[int, int, bool]]
+) -> None:
+    """After each example, before and after each announcement: model, offsets and labels seen are the same bytes."""
+    log = [example(number, number % 3) for number in numbers]
+    killed, whole = Course(recipe, log), Course(recipe, log)
+    for most, every, unannounced in lives:
+        killed.run(most, every, unannounced)
+    ended, uninterrupted = killed.run(len(log), 1), whole.run(len(log), len(log))
+    assert weights(ended.learner.model) == weights(uninterrupted.learner.model)
+    assert (ended.offsets, ended.seen.to_bytes()) == (uninterrupted.offsets, uninterrupted.seen.to_bytes())
+    assert ended.learner.model_id == uninterrupted.learner.model_id
+    assert uninterrupted.learner.examples_learnt == len(set(numbers))
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9)), max_size=60))
+@settings(deadline=None)
+def test_an_example_that_comes_again_is_learnt_once(places: list[tuple[int, int]]) -> None:
+    """Whatever the join repeats, in whatever order: the weights are those of the examples' first appearances."""
+    log = [msgspec.structs.replace(example(10 * p + o, p), label_offset=o) for p, o in places]
+    given_, once = lessons(), lessons()
+    outcomes = [given_.take(one) for one in log]
+    firsts = list({(one.label_partition, one.label_offset): one for one in reversed(log)})
+    assert outcomes.count(Outcome.LEARNT) == len(firsts)
+    assert outcomes.count(Outcome.DUPLICATE) == len(log) - len(firsts)
+    for one, outcome in zip(log, outcomes, strict=True):
+        if outcome is Outcome.LEARNT:
+            once.take(one)
+    assert weights(given_.learner.model) == weights(once.learner.model)
+
+
+def test_examples_of_two_labels_of_an_event_are_both_learnt() -> None:
+    """A correction is another label, at another place."""
+    first = example(1)
+    second = msgspec.structs.replace(first, label=1 - first.label, label_offset=2)
+    course = lessons()
+    assert [course.take(first), course.take(second)] == [Outcome.LEARNT] * 2
+
+
+def test_an_example_without_a_place_is_learnt_as_often_as_it_comes() -> None:
+    """Made before examples said where their label is from: nobody can tell."""
+    course = lessons()
+    assert [course.take(example(1, None)) for _ in range(2)] == [Outcome.LEARNT] * 2
+
+
+def test_what_is_refused_says_why_and_changes_nothing() -> None:
+    """Another feature set and unfit values are told apart, and leave the model as it was."""
+    course = lessons()
+    course.take(example(0))
+    before = weights(course.learner.model)
+    assert course.take(example(1, feature_set="f" * 16)) is Outcome.FEATURE_SET
+    unfit = msgspec.structs.replace(example(2), features={"amount": float("nan"), "count": 0.0})
+    assert course.take(unfit) is Outcome.UNFIT_VALUE
+    assert weights(course.learner.model) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "says"),
+    [
+        ({"key": b"x" * 32}, ForgedSnapshot, "logistic@1: its signature does not fit"),
+        ({"feature_set": "f" * 16}, ForeignSnapshot, "made for feature set"),
+        ({"recipe": "forest"}, ForeignSnapshot, "made by recipe logistic, not forest"),
+    ],
+)
+def test_what_is_not_ours_is_not_gone_on_with(changes: dict, error: type[SnapshotRefused], says: str) -> None:
+    """Another key, feature set or recipe: refused, with the snapshot's name and the reason."""
+    course = lessons()
+    course.take(example(0))
+    ours = {"recipe": "logistic", "names": NAMES, "feature_set": FEATURES, "key": KEY}
+    with pytest.raises(error, match=says):
+        Lessons.resume(course.announce(NOW, KEY), **(ours | changes))
+
+
+def test_signed_nonsense_is_refused() -> None:
+    """A true signature over labels seen that are none."""
+    course = lessons()
+    course.seen.to_bytes = lambda: b"nonsense"  # type: ignore[method-assign]
+    with pytest.raises(SnapshotRefused, match="logistic@0: labels seen"):
+        Lessons.resume(course.announce(NOW, KEY), "logistic", NAMES, FEATURES, KEY)
