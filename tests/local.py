@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from redis import Redis
 
 from schemas.topics import Topics
 from streams.runtime.topics import create_topics
@@ -34,6 +35,21 @@ def created(kafka: str, topics: Topics) -> Iterator[None]:
         gone = within(20, lambda: not names & set(admin.list_topics()))
         admin.close()
         assert gone
+
+
+def kept_states(url: str, usecase: str = "fraud") -> dict[tuple[str, bytes], bytes]:
+    """Every entity's state in Redis by entity and id, of the generation that each partition is in now."""
+    found: dict[tuple[str, bytes], bytes] = {}
+    with Redis.from_url(url) as redis:
+        for checkpoint in list(redis.scan_iter(f"{{{usecase}.*}}:checkpoint", count=10_000)):
+            prefix = checkpoint.removesuffix(b"checkpoint") + redis.hget(checkpoint, "generation") + b":e:"
+            keys = list(redis.scan_iter(prefix + b"*", count=10_000))
+            entity = checkpoint.split(b".")[-3].decode()
+            kept = redis.mget(keys) if keys else []
+            states = {(entity, key.removeprefix(prefix)): state for key, state in zip(keys, kept, strict=True)}
+            assert not found.keys() & states.keys(), "an entity is in two partitions"
+            found |= states
+    return found
 
 
 def records(kafka: str, topic: str) -> list[Any]:

@@ -34,7 +34,7 @@ def footprint(url: str, usecase: str, entities: tuple[str, ...], empty: int) -> 
     with Redis.from_url(url) as client:
         used = int(client.info("memory")["used_memory"])
         for entity in entities:
-            keys = list(client.scan_iter(match=f"{{{usecase}.{entity}.*}}:e:*", count=SCAN_COUNT))
+            keys = list(client.scan_iter(match=f"{{{usecase}.{entity}.*}}:*:e:*", count=SCAN_COUNT))
             pipeline = client.pipeline(transaction=False)
             for key in keys:
                 pipeline.strlen(key)

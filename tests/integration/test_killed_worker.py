@@ -18,7 +18,7 @@ from streams.features.pipeline import Events, Labels, Pipeline
 from streams.runtime.producer import Producer
 from streams.runtime.topics import record_counts
 from streams.usecases import FRAUD
-from tests.local import created, within
+from tests.local import created, kept_states, within
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -62,7 +62,7 @@ def test_a_killed_worker_is_replaced_and_nothing_shows_it(
         sending.join(60)
         assert within(90, lambda: len(score_ids(kafka_server)) == COUNT), scored(kafka_server)
         processes.stop()  # the last checkpoints
-    assert states(url) == expected(events)
+    assert kept_states(url) == expected(events)
 
 
 def kill(processes: Processes, process: Process) -> None:
@@ -103,18 +103,6 @@ def score_ids(kafka: str) -> set[str]:
         return ids
     finally:
         consumer.close()
-
-
-def states(url: str) -> dict[tuple[str, bytes], bytes]:
-    """Return every entity's state in Redis, by entity and id."""
-    redis = Redis.from_url(url)
-    keys = list(redis.scan_iter("{fraud.*}:e:*", count=1000))
-    found = {}
-    for key, state in zip(keys, redis.mget(keys), strict=True):
-        partition, _, entity = key.partition(b":e:")
-        found[partition.split(b".")[1].decode(), entity] = state
-    assert len(found) == len(keys), "an entity is in two partitions"
-    return found
 
 
 def expected(events: list[Transaction]) -> dict[tuple[str, bytes], bytes]:
