@@ -80,6 +80,7 @@ class JoinAgent:
                 waiting = waiting[len(ready) :]
                 yield waiting[0].offset if waiting else batch.next_offset
             if len(ready) < len(run):
+                yield waiting[0].offset  # it lives, and waits
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_LOOK_AGAIN)
         self._metrics.batches.labels(STAGE).inc()

@@ -82,9 +82,9 @@ class BatchApp(faust.App):
 
         return register
 
-    async def commit_positions(self, positions: Mapping[TP, int]) -> None:
-        """Commit offsets to Kafka, which only lag tools read; a failure is logged."""
-        await self.batches.commit_positions(positions)
+    async def commit_positions(self, positions: Mapping[TP, int]) -> bool:
+        """Commit offsets to Kafka, and return whether that worked; a failure is logged."""
+        return await self.batches.commit_positions(positions)
 
     def pause(self, partitions: Iterable[TP]) -> None:
         """Take no further batches of the partitions; what an agent already has stays with it."""
@@ -93,6 +93,10 @@ class BatchApp(faust.App):
     def resume(self, partitions: Iterable[TP]) -> None:
         """Take batches of the partitions again."""
         self.batches.release(partitions)
+
+    def reached(self) -> dict[TP, int]:
+        """The next offset of each partition in this worker's hands: everything before it is done."""
+        return self.batches.reached()
 
     def lag(self) -> dict[TP, int]:
         """Records between the last batch finished and the end, for each partition fetched so far."""

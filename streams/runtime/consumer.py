@@ -15,6 +15,7 @@ takes; the next rebalance cancels it, and `revoking` is due only if `positions` 
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from streams.runtime.records import Records
+from streams.runtime.retrying import until_answered
 from streams.runtime.thread import ConsumerThread, Listener
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ BATCHES_AHEAD = 2  # per partition: one being worked on, one that waits for it
 IDLE_POLL = 1.0  # seconds; data that arrives ends a poll at once
 HELD_POLL = 0.01  # seconds, while some partition is paused or has its batches ahead
 COMMIT_SECONDS = 2.0  # for what only lag tools read
+TELL_SECONDS = 10.0  # between two lines about offsets that are not committed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,6 +120,7 @@ class BatchConsumer(driver.Consumer):
         self._worked = asyncio.Condition()
         self._held: set[TP] = set()
         self._done: dict[TP, int] = {}
+        self._told_at = float("-inf")
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -210,7 +214,10 @@ class BatchConsumer(driver.Consumer):
         answered = await self.app.ownership.positions(set(assigned))
         self._owned = set(assigned)  # from now on `revoking` is due, whatever happens below
         positions = {tp: answered.get(tp, EARLIEST) for tp in assigned}
-        offsets = await self._thread.run(self._thread.open_at, generation, positions)
+        offsets = await until_answered(
+            lambda: self._thread.run(self._thread.open_at, generation, positions),
+            lambda error: log.debug("offsets are not known yet: %r", error),
+        )
         await self.app.ownership.assigned(set(assigned))
         if generation == self._thread.generation:
             self._ahead.clear()
@@ -229,15 +236,22 @@ class BatchConsumer(driver.Consumer):
     def verify_event_path(self, *_: Any) -> None:
         """Complain of nothing: Faust looks for its own commits here."""
 
-    async def commit_positions(self, positions: Mapping[TP, int]) -> None:
+    async def commit_positions(self, positions: Mapping[TP, int]) -> bool:
         if not positions or self.app.crashed:  # before its start, or after a crash, there is no thread to ask
-            return
+            return False
         try:
             async with asyncio.timeout(COMMIT_SECONDS):
                 await self._thread.run(self._thread.commit_positions, positions)
+                return True
         except (CommitFailedError, IllegalStateError) as error:
             log.debug("offsets were not committed, as partitions change: %r", error)
         except (KafkaError, TimeoutError) as error:
+            self._tell_uncommitted(error)
+        return False
+
+    def _tell_uncommitted(self, error: Exception) -> None:
+        if time.monotonic() - self._told_at > TELL_SECONDS:
+            self._told_at = time.monotonic()
             log.warning("offsets were not committed; lag tools are behind: %r", error)
 
     def hold(self, partitions: Iterable[TP]) -> None:
@@ -245,6 +259,11 @@ class BatchConsumer(driver.Consumer):
 
     def release(self, partitions: Iterable[TP]) -> None:
         self._held -= set(partitions)
+
+    def reached(self) -> dict[TP, int]:
+        """Return how far each partition is done, past what holds no record, such as the end of a transaction."""
+        fetched = {tp: self._thread.fetched_to(tp) for tp in self._done}
+        return {tp: done if self._ahead[tp] else max(done, fetched[tp] or 0) for tp, done in self._done.items()}
 
     def lag(self) -> dict[TP, int]:
         ends = {tp: self.highwater(tp) for tp in self._done}

@@ -3,22 +3,25 @@
 For agents whose only state is in their outputs. The order of effects, for each partition:
 
 1. `work(batch)` has the outputs of what comes before an offset kept elsewhere, and yields that offset;
-2. the offset is committed to Kafka, where the next owner continues.
+2. the offset is committed to Kafka, where the next owner continues: again and again until that has worked.
 
 A crash before 2 does the work since the last offset again, so the work must be idempotent or its receivers drop
-what they have seen. One partition that has to wait (a label whose event is not there yet) holds up no other.
+what they have seen. One partition that has to wait (a label whose event is not there yet) holds up no other; its
+work yields the same offset again now and then, as a sign of life.
 """
 
 import asyncio
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Callable
 
 from faust.types import TP
 
-from streams.runtime.batches import Batch, BatchApp
+from streams.runtime.batches import EARLIEST, Batch, BatchApp
+from streams.runtime.health import Standing
 
 WAITING = 1  # batches beside the one being worked on
 HANDOVER_SECONDS = 2.0  # for the batch in hand, when partitions are given up
+COMMIT_AGAIN_SECONDS = 0.5
 
 Work = Callable[[Batch], AsyncIterator[int]]
 
@@ -35,6 +38,8 @@ class Lanes:
         self._work = work
         self._waiting: dict[TP, deque[Batch]] = defaultdict(deque)
         self._tasks: dict[TP, asyncio.Task[None]] = {}
+        self._beats: Counter[TP] = Counter()
+        self._patient: set[TP] = set()  # lanes that wait for what is not there yet
         self._failed = False
 
     async def put(self, batch: Batch) -> None:
@@ -45,6 +50,11 @@ class Lanes:
             self._app.pause([batch.tp])
         if batch.tp not in self._tasks and not self._failed:
             self._tasks[batch.tp] = asyncio.create_task(self._run(batch.tp))
+
+    def standing(self, tp: TP, taken: int) -> Standing:
+        """Return how far a partition is that has been taken to the offset `taken`; who waits is not behind."""
+        busy = tp in self._tasks and tp not in self._patient
+        return Standing(self.done.get(tp, EARLIEST) if busy else taken, self._beats[tp])
 
     async def give_up(self) -> None:
         """Finish the batches in hand if they finish soon, drop the others; nothing dropped was committed."""
@@ -63,10 +73,21 @@ class Lanes:
                 batch = self._waiting[tp].popleft()
                 self._app.resume([tp])
                 async for next_offset in self._work(batch):
-                    await self._app.commit_positions({tp: next_offset})
-                    self.done[tp] = next_offset
+                    await self._note(tp, next_offset)
         except Exception as error:
             self._failed = True  # a later batch must not be committed past this one
             await self._app.crash(error)
         finally:
+            self._patient.discard(tp)
             del self._tasks[tp]
+
+    async def _note(self, tp: TP, next_offset: int) -> None:
+        """Commit an offset; nothing more of the partition is done before that has worked."""
+        self._beats[tp] += 1
+        if next_offset == self.done.get(tp):
+            self._patient.add(tp)
+            return
+        self._patient.discard(tp)
+        while not await self._app.commit_positions({tp: next_offset}):  # noqa: ASYNC110  # it has no event
+            await asyncio.sleep(COMMIT_AGAIN_SECONDS)
+        self.done[tp] = next_offset

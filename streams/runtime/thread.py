@@ -86,6 +86,13 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         self.open = True
         return offsets
 
+    def fetched_to(self, tp: TP) -> int | None:
+        """Return the offset to be fetched next, None while the partition changes hands: a look, from any thread."""
+        subscription = self._ensure_consumer()._subscription.subscription
+        assignment = subscription and subscription.assignment
+        state = assignment and assignment.state_value(TopicPartition(*tp))
+        return state._position if state else None
+
     async def commit_positions(self, positions: Mapping[TP, int]) -> None:
         consumer = self._ensure_consumer()
         assignment = consumer.assignment()

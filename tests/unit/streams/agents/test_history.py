@@ -30,9 +30,14 @@ class App:
         self.committed: list[tuple[int, int]] = []
         self.paused: set[int] = set()
         self.crashes: list[Exception] = []
+        self.refusals = 0
 
-    async def commit_positions(self, positions: dict[TP, int]) -> None:
+    async def commit_positions(self, positions: dict[TP, int]) -> bool:
+        self.refusals -= 1
+        if self.refusals >= 0:
+            return False
         self.committed += [(tp.partition, offset) for tp, offset in positions.items()]
+        return True
 
     def pause(self, partitions: list[TP]) -> None:
         self.paused |= {tp.partition for tp in partitions}
@@ -127,6 +132,73 @@ def test_what_fails_ends_the_worker_and_nothing_is_committed_past_it() -> None:
         await asyncio.sleep(0.01)
         assert not app.committed
         assert [str(error) for error in app.crashes] == ["broken"]
+
+    asyncio.run(scenario())
+
+
+def test_a_commit_that_fails_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kafka is away for a while: nothing counts as done before it is committed, and then nothing is left out."""
+    monkeypatch.setattr(lanes_module, "COMMIT_AGAIN_SECONDS", 0.001)
+
+    async def scenario() -> None:
+        app, work = App(), Work()
+        app.refusals = 3
+        lanes = Lanes(app, work)  # type: ignore[arg-type]
+        for first in 0, 1:
+            work.gate(0, first).set()
+            await lanes.put(batch(0, first))
+        await until(lambda: work.begun == [(0, 0), (0, 1)])
+        assert app.refusals < 0
+        await until(lambda: lanes.done == {TP("topic", 0): 2})
+        assert app.committed == [(0, 1), (0, 2)]
+
+    asyncio.run(scenario())
+
+
+def test_a_partition_in_work_stands_where_it_is_committed() -> None:
+    """Taken is not done; with nothing in work, all that was taken is, committed or not worth a commit."""
+
+    async def scenario() -> None:
+        app, work, tp = App(), Work(), TP("topic", 0)
+        lanes = Lanes(app, work)  # type: ignore[arg-type]
+        assert lanes.standing(tp, 7) == (7, 0)
+        await lanes.put(batch(0, 0))
+        await until(lambda: bool(work.begun))
+        assert lanes.standing(tp, 7) == (-1, 0)
+        work.gate(0, 0).set()
+        await until(lambda: lanes.done == {tp: 1})
+        await lanes.put(batch(0, 1))
+        await until(lambda: len(work.begun) == 2)
+        assert lanes.standing(tp, 7) == (1, 1)
+        work.gate(0, 1).set()
+        await until(lambda: lanes.done == {tp: 2})
+        await until(lambda: lanes.standing(tp, 7) == (7, 2))
+
+    asyncio.run(scenario())
+
+
+def test_who_waits_lives_and_is_not_behind() -> None:
+    """An offset yielded again is a sign of life and no new commit; the next step is work again."""
+    looks, found = asyncio.Event(), asyncio.Event()
+
+    async def work(batch: Batch) -> AsyncIterator[int]:
+        for _ in range(3):
+            yield 5
+        looks.set()
+        await found.wait()
+        yield 6
+        await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        app, tp = App(), TP("topic", 0)
+        lanes = Lanes(app, work)  # type: ignore[arg-type]
+        await lanes.put(batch(0, 5, 2))
+        await asyncio.wait_for(looks.wait(), 5)
+        assert app.committed == [(0, 5)]
+        assert lanes.standing(tp, 7) == (7, 3)
+        found.set()
+        await until(lambda: lanes.done == {tp: 6})
+        assert lanes.standing(tp, 7) == (6, 4)
 
     asyncio.run(scenario())
 

@@ -113,7 +113,8 @@ class World:
         n = len(values)
         records = Records.of([None] * n, values, range(100, 100 + n), [1] * n)
         async for offset in self.agent.work(Batch(TOPICS.labels.name, 0, records, 100 + n, 1)):
-            self.yielded.append(offset)
+            if offset not in self.yielded:  # again while it waits, as a sign of life
+                self.yielded.append(offset)
 
     async def score(self, event_id: str) -> None:
         score = Score(event_id, 5, {"customer": "c", "terminal": "t"}, {}, 0.5, "accept", "m@1", "00ff", 6, 7)
