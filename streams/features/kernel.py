@@ -27,6 +27,9 @@ EVENT_KIND, LABEL_KIND = int(Over.EVENTS), int(Over.LABELS)
 COUNT, SUM, MEAN = int(Aggregate.COUNT), int(Aggregate.SUM), int(Aggregate.MEAN)
 STD, MAX = int(Aggregate.STD), int(Aggregate.MAX)
 SMALLEST_RING = 4
+UNKEPT, UNARCHIVED = 1, 2
+CHANGED = UNKEPT | UNARCHIVED
+"""What a change makes of an entity: the checkpoint has not kept it, nor has the archive of snapshots."""
 
 ring_type = np.dtype([("base", "i8"), ("capacity", "i8"), ("first", "i8"), ("size", "i8")])
 """Where a ring lies: records base + first … base + first + size - 1 of a block of `capacity` at `base`."""
@@ -223,7 +226,7 @@ def fold(
                 used = grown
         # There is room now, so nothing below is done twice.
         if remembers and _remember(rings[slot, over.size], times, values, time, ids[row]):
-            dirty[slot] = 1
+            dirty[slot] = CHANGED
         for view in range(over.size):
             ring = rings[slot, view]
             own = over[view] == kind
@@ -234,7 +237,7 @@ def fold(
                 else:
                     # + 0.0 makes -0.0 the 0.0 that it equals: state is compared as bytes.
                     _insert(ring, times, values, time, record_values[row, value_columns[view]] + 0.0)
-                    dirty[slot] = 1
+                    dirty[slot] = CHANGED
             if kind == EVENT_KIND:
                 lo, hi = feature_starts[view], feature_starts[view + 1]
                 _read(

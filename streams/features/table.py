@@ -17,6 +17,9 @@ class StateRefused(ValueError):
 class EntityTable:
     """The state of one stage's entities, keyed by the entity's id as bytes.
 
+    `late` counts records too late for their windows; `evicted` says whether an entity ever left the memory, so
+    that one which is not in it may be in the store; `remembers`, whether the entities know their events' ids.
+
     >>> from streams.features.spec import *
     >>> hour = Window("1h", HOUR)
     >>> stage = Stage("card", "card_id", (View(Over.EVENTS, "amount", windowed("n", Aggregate.COUNT, hour)),))
@@ -29,6 +32,8 @@ class EntityTable:
     def __init__(self, stage: Stage, features: FeatureSet) -> None:
         self.stage = stage
         self.late = 0
+        self.evicted = False
+        self.archived = False
         self.remembers = stage == features.stages[0]
         self._fingerprint = np.uint64(int.from_bytes(stage.fingerprint(features.lateness), "little"))
         self._views = _flatten(stage, features)
@@ -36,12 +41,15 @@ class EntityTable:
         self._keys: list[bytes] = []
         self._rings = np.zeros((64, len(stage.views) + self.remembers), kernel.ring_type)
         self._dirty = np.zeros(64, np.uint8)
+        self._touched = np.zeros(64, np.int64)  # the number of the call that touched the entity last
+        self._calls = 0
+        self._free: list[int] = []
         self._times = np.zeros(1024, np.int64)
         self._values = np.zeros(1024, np.float64)
         self._used = 0
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._slots)
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._slots
@@ -100,24 +108,57 @@ class EntityTable:
             )  # fmt: skip
             if row == len(keys):
                 break
-            self._make_room(self._times.size)
+            self._make_room(0)
         self.late += int(counters[0])
         return out, fresh
 
     def take_dirty(self) -> list[tuple[bytes, bytes]]:
         """Return (key, state bytes) of every entity changed since the last call, which counts as kept now."""
-        slots = np.flatnonzero(self._dirty[: len(self._keys)])
-        self._dirty[slots] = 0
-        return self._pack(slots)
+        return self._take(kernel.UNKEPT)
 
     def mark_dirty(self, keys: Iterable[bytes]) -> None:
         """Count `keys` as changed again: their last state did not reach the store."""
-        for key in keys:
-            self._dirty[self._slots[key]] = 1
+        self._mark(keys, kernel.UNKEPT)
+
+    def take_unarchived(self) -> list[tuple[bytes, bytes]]:
+        """Return (key, state bytes) of every entity changed since the last call, which counts as archived now.
+
+        From the first call on no entity is evicted that is not archived.
+        """
+        self.archived = True
+        return self._take(kernel.UNARCHIVED)
+
+    def mark_unarchived(self, keys: Iterable[bytes]) -> None:
+        """Count `keys` as not archived again."""
+        self._mark(keys, kernel.UNARCHIVED)
+
+    def evict(self, limit: int) -> int:
+        """Drop entities until `limit` are left, least recently used first; return how many.
+
+        What the store (and the archive, if there is one) does not have yet stays. Not to be called while a
+        checkpoint is being written: what it has taken counts as clean, and the store does not have it yet.
+        """
+        excess = len(self) - limit
+        if excess <= 0:
+            return 0
+        needed = kernel.UNKEPT | (kernel.UNARCHIVED if self.archived else 0)
+        slots = np.fromiter(self._slots.values(), np.int64, len(self))
+        slots = slots[self._dirty[slots] & needed == 0]
+        if slots.size > excess:
+            slots = slots[np.argpartition(self._touched[slots], excess)[:excess]]
+        for slot in slots.tolist():
+            del self._slots[self._keys[slot]]
+            self._keys[slot] = b""
+        self._free += slots.tolist()
+        self._rings[slots], self._dirty[slots] = 0, 0
+        self.evicted |= slots.size > 0
+        if self._times.size > max(1024, 4 * kernel.compacted_size(self._rings)):
+            self._make_room(0)
+        return int(slots.size)
 
     def states(self) -> dict[bytes, bytes]:
         """Return the state bytes of every entity in memory."""
-        return dict(self._pack(np.arange(len(self._keys))))
+        return dict(self._pack(np.fromiter(self._slots.values(), np.int64, len(self))))
 
     def load(self, key: bytes, state: bytes) -> None:
         """Take an entity's state from the store; raise StateRefused, and change nothing, where it is unfit."""
@@ -132,6 +173,15 @@ class EntityTable:
         slot = int(self._slots_of([key])[0])
         self._used = statebytes.unpack(array, slot, self._used, self._rings, self._times, self._values)
         self._dirty[slot] = 0
+
+    def _take(self, flag: int) -> list[tuple[bytes, bytes]]:
+        slots = np.flatnonzero(self._dirty[: len(self._keys)] & flag)
+        self._dirty[slots] &= ~flag & 0xFF
+        return self._pack(slots)
+
+    def _mark(self, keys: Iterable[bytes], flag: int) -> None:
+        for key in keys:
+            self._dirty[self._slots[key]] |= flag
 
     def _pack(self, slots: NDArray[np.int64]) -> list[tuple[bytes, bytes]]:
         if slots.size == 0:
@@ -150,21 +200,29 @@ class EntityTable:
                     slots[i] = self._slots.get(keys[i])
                     if slots[i] is None:
                         slots[i] = self._add(keys[i])
-        return np.array(slots, np.int64)
+        found = np.array(slots, np.int64)
+        self._calls += 1
+        self._touched[found] = self._calls
+        return found
 
     def _add(self, key: bytes) -> int:
-        slot = len(self._keys)
+        if self._free:
+            slot = self._free.pop()
+            self._keys[slot] = key
+        else:
+            slot = len(self._keys)
+            self._keys.append(key)
         if slot == len(self._rings):
             self._rings = np.concatenate([self._rings, np.zeros_like(self._rings)])
             self._dirty = np.concatenate([self._dirty, np.zeros_like(self._dirty)])
+            self._touched = np.concatenate([self._touched, np.zeros_like(self._touched)])
         self._slots[key] = slot
-        self._keys.append(key)
         return slot
 
     def _make_room(self, records: int) -> None:
-        """Move every ring into an arena with room for at least `records` more."""
-        size = 1024
-        while size < kernel.compacted_size(self._rings) + records:
+        """Move every ring into an arena with room for at least `records` more, and half of it free."""
+        size, used = 1024, kernel.compacted_size(self._rings)
+        while size < 2 * used + records:
             size *= 2
         times, values = np.zeros(size, np.int64), np.zeros(size, np.float64)
         self._used = kernel.compact(self._rings, self._times, self._values, times, values)

@@ -144,6 +144,73 @@ def test_marked_dirty_is_given_again():
     assert dict(table.take_dirty()) == table.states()
 
 
+def keep_all(table):
+    """A store that has every state of the table now."""
+    table.take_dirty()
+    return table.states()
+
+
+@drawn
+@given(streams(), st.lists(st.tuples(streams(max_size=8), st.integers(0, 4)), max_size=6))
+def test_eviction_changes_nothing(before, rounds):
+    """An entity that left the memory and came back is as one that stayed, bit for bit, whatever is evicted when."""
+    stayed, evicting, store = table_of(records=before), table_of(records=before), {}
+    for records, limit in rounds:
+        store |= keep_all(evicting)
+        assert evicting.evict(limit) == max(0, len(stayed) - limit)
+        assert len(evicting) == min(limit, len(stayed))
+        for key in evicting.missing(record.key for record in records):
+            if key in store:
+                evicting.load(key, store[key])
+        assert fold(evicting, records).tobytes() == fold(stayed, records).tobytes()
+        store |= keep_all(evicting)
+        for key in evicting.missing(stayed.states()):
+            evicting.load(key, store[key])
+    assert evicting.states() == stayed.states()
+
+
+def test_what_the_store_does_not_have_stays():
+    """Only clean entities are evicted; from the first snapshot on, only those that the archive has as well."""
+    table = table_of(records=RECORDS)
+    assert (table.evict(0), table.evicted) == (0, False)
+    table.take_dirty()
+    fold(table, [Record(b"y", Over.EVENTS, 40, (1.0, 1.0, 0.0))])
+    assert (table.evict(0), table.evicted, b"y" in table) == (1, True, True)
+    table.take_dirty()
+    assert [key for key, _ in table.take_unarchived()] == [b"y"]
+    table.mark_unarchived([b"y"])
+    assert table.evict(0) == 0
+    assert [key for key, _ in table.take_unarchived()] == [b"y"]
+    assert (table.evict(0), len(table), table.states()) == (1, 0, {})
+
+
+def test_the_least_recently_used_leaves_first():
+    """What was folded or loaded last stays."""
+    table = table_of()
+    for at, key in enumerate((b"a", b"b", b"c", b"a", b"d", b"c")):
+        fold(table, [Record(key, Over.EVENTS, at, (1.0, 1.0, 0.0))])
+    kept = keep_all(table)
+    assert table.evict(2) == 2
+    assert sorted(table.states()) == [b"c", b"d"]
+    table.load(b"b", kept[b"b"])
+    assert table.evict(2) == 1
+    assert sorted(table.states()) == [b"b", b"c"]
+
+
+def test_memory_follows_what_is_left():
+    """A million entities that come and go, a thousand at a time in memory, need the room of thousands."""
+    table = table_of()
+    for batch in range(100):
+        fold(
+            table,
+            [Record(b"%d" % key, Over.EVENTS, 1, (1.5, 1.0, 0.0)) for key in range(batch * 1000, 1000 + batch * 1000)],
+        )
+        table.take_dirty()
+        table.evict(1000)
+    assert (len(table), len(table._keys)) == (1000, 2000)
+    assert table._times.size <= 1 << 16  # nothing public says it
+
+
 def test_a_loaded_entity_is_clean():
     """What comes from the store is there already."""
     table = reloaded(table_of(records=RECORDS))
