@@ -69,7 +69,7 @@ class View:
     value: str
     features: tuple[Windowed, ...]
 
-    @property
+    @cached_property
     def windows(self) -> tuple[Window, ...]:
         """The windows in use, shortest first."""
         return tuple(sorted({feature.window for feature in self.features}, key=lambda window: window.length))
