@@ -91,6 +91,7 @@ class Metrics:
         self.checkpoint_age_seconds = gauge("checkpoint_age_seconds", "Age of the oldest unwritten change", "stage")
         self.checkpoint_entities = counter("checkpoint_entities", "Entity states written", "stage")
         self.entities = gauge("entities", "Entities in memory", "stage")
+        self.evicted = counter("evicted", "Entities that left the memory, to come back from the store", "stage")
         self.states_refused = counter("states_refused", "Damaged checkpoints and states that were set aside", "stage")
         # Models.
         self.model_created = gauge("model_created_timestamp_seconds", "When the model in use was made", "model_id")

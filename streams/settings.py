@@ -139,6 +139,7 @@ class Settings:
     label_wait_seconds: float = _setting("HEADRACE_LABEL_WAIT_SECONDS", _positive(float), 30.0)
     watermark_wait_seconds: float = _setting("HEADRACE_WATERMARK_WAIT_SECONDS", _positive(float), 60.0)
     max_ahead_ms: int = _setting("HEADRACE_MAX_AHEAD_MS", _positive(int), 86_400_000)
+    max_entities: int = _setting("HEADRACE_MAX_ENTITIES", _positive(int), 1_000_000)
     stall_seconds: float = _setting("HEADRACE_STALL_SECONDS", _positive(float), 60.0)
     metrics_host: str = _setting("HEADRACE_METRICS_HOST", _host, "127.0.0.1")
     metrics_port: int = _setting("HEADRACE_METRICS_PORT", _port, 0)

@@ -24,6 +24,7 @@ GOOD = {
     "HEADRACE_LABEL_WAIT_SECONDS": ("label_wait_seconds", "1.5", 1.5),
     "HEADRACE_WATERMARK_WAIT_SECONDS": ("watermark_wait_seconds", "90", 90.0),
     "HEADRACE_MAX_AHEAD_MS": ("max_ahead_ms", "1000", 1000),
+    "HEADRACE_MAX_ENTITIES": ("max_entities", "5000", 5000),
     "HEADRACE_STALL_SECONDS": ("stall_seconds", "30", 30.0),
     "HEADRACE_METRICS_HOST": ("metrics_host", "::1", "::1"),
     "HEADRACE_METRICS_PORT": ("metrics_port", "9400", 9400),
