@@ -14,7 +14,7 @@ from streams.agents.stage import StageAgent
 from streams.metrics import Metrics
 from streams.runtime import faults
 from streams.runtime.batches import BatchApp, Ownership, create_app
-from streams.runtime.checkpoint import OwnedPartition, checkpoint_all
+from streams.runtime.checkpoint import OwnedPartition, checkpoint_all, evict_all
 from streams.runtime.sender import Sender
 from streams.settings import Settings
 from streams.stores.patient import PatientStore
@@ -33,7 +33,9 @@ class StageWorker:
     def __init__(self, usecase: UseCase, settings: Settings, metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
         self._topics = topics = usecase.topics(settings.partitions)
-        self._store = RedisStateStore(settings.redis, usecase.features.longest_keep)
+        # Event times may be ahead of the clock, and are behind it by as long as Kafka kept an event for us.
+        ttl = usecase.features.longest_keep + settings.max_ahead_ms + topics.events.retention_ms
+        self._store = RedisStateStore(settings.redis, ttl)
         self._told_at = float("-inf")
         self._sender = Sender(settings.kafka, usecase.group("stages"))
         self._agents: dict[str, StageAgent] = {}
@@ -122,6 +124,7 @@ class StageWorker:
             await checkpoint_all([one], self._sender, self._metrics)
         if not owned:
             await asyncio.sleep(share)
+        await evict_all(owned, self._settings.max_entities, self._metrics)
         await self._commit()
 
     async def _tend(self) -> None:
