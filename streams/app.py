@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
@@ -15,6 +14,8 @@ from streams.metrics import Metrics
 from streams.runtime import faults
 from streams.runtime.batches import BatchApp, Ownership, create_app
 from streams.runtime.checkpoint import OwnedPartition, checkpoint_all, evict_all
+from streams.runtime.health import Health, Standing
+from streams.runtime.monitor import Monitor
 from streams.runtime.sender import Sender
 from streams.settings import Settings
 from streams.stores.patient import PatientStore
@@ -23,8 +24,6 @@ from streams.stores.state import StoreUnavailable
 from streams.usecases import UseCase
 
 log = logging.getLogger(__name__)
-
-TELL_SECONDS = 10.0  # between two lines about a store that is away
 
 
 class StageWorker:
@@ -36,7 +35,7 @@ class StageWorker:
         # Event times may be ahead of the clock, and are behind it by as long as Kafka kept an event for us.
         ttl = usecase.features.longest_keep + settings.max_ahead_ms + topics.events.retention_ms
         self._store = RedisStateStore(settings.redis, ttl)
-        self._told_at = float("-inf")
+        self.health = Health(("kafka", "redis"), metrics, settings.stall_seconds)
         self._sender = Sender(settings.kafka, usecase.group("stages"))
         self._agents: dict[str, StageAgent] = {}
         self.app: BatchApp = create_app(
@@ -51,6 +50,8 @@ class StageWorker:
             agent = StageAgent(usecase, index, topics, self._sender, store, metrics, settings.max_ahead_ms)
             self._agents[agent.topic.name] = agent
             self.app.on_batches(agent.topic.name, name=stage.entity)(agent.on_batches)
+        sources = [agent.topic for agent in self._agents.values()]
+        self._monitor = Monitor(self.health, settings.kafka, sources, self._standings, {"redis": self._store.ping})
         self._models = ModelFeed(
             usecase, settings.kafka, topics.models.name, settings.signing_key(), metrics, self._swap
         )
@@ -68,7 +69,11 @@ class StageWorker:
                 await self._sender.partitions(topic.name)
             for work in self._tend(), self._show():
                 stack.push_async_callback(_end, asyncio.create_task(work))
+            await stack.enter_async_context(self._monitor.running(self.app))
             yield
+
+    def _standings(self) -> Mapping[TP, Standing]:
+        return {tp: Standing(offset) for tp, offset in self.app.reached().items()}
 
     def _swap(self, model: ServingModel) -> None:
         for agent in self._agents.values():
@@ -76,7 +81,8 @@ class StageWorker:
 
     async def _claim(self, partitions: set[TP]) -> Mapping[TP, int]:
         try:
-            offsets = await asyncio.gather(*(self._agents[tp.topic].claim(tp.partition) for tp in partitions))
+            with self.health.working("taking partitions over"):
+                offsets = await asyncio.gather(*(self._agents[tp.topic].claim(tp.partition) for tp in partitions))
         except asyncio.CancelledError:
             self._release(partitions)
             raise
@@ -84,7 +90,8 @@ class StageWorker:
 
     async def _revoking(self, partitions: set[TP]) -> None:
         try:
-            await self._checkpoint()
+            with self.health.working("giving partitions up"):
+                await self._checkpoint()
             faults.point("given-up")
         except StoreUnavailable as error:
             log.warning("partitions are given up without a checkpoint, their owner does more again: %s", error)
@@ -121,7 +128,8 @@ class StageWorker:
         share = self._settings.checkpoint_seconds / max(1, len(owned))
         for one in owned:
             await asyncio.sleep(share)
-            await checkpoint_all([one], self._sender, self._metrics)
+            with self.health.working("a checkpoint"):
+                await checkpoint_all([one], self._sender, self._metrics)
         if not owned:
             await asyncio.sleep(share)
         await evict_all(owned, self._settings.max_entities, self._metrics)
@@ -132,8 +140,9 @@ class StageWorker:
         while True:
             try:
                 await self._checkpoint_in_turn()
-                for agent in self._agents.values():
-                    await agent.give_up_late_watermarks(self._settings.watermark_wait_seconds)
+                with self.health.working("a look after the gates"):
+                    for agent in self._agents.values():
+                        await agent.give_up_late_watermarks(self._settings.watermark_wait_seconds)
             except StoreUnavailable as error:
                 self._on_retry(error)
             except Exception as error:
@@ -160,10 +169,7 @@ class StageWorker:
             agent.show(self._metrics)
 
     def _on_retry(self, error: StoreUnavailable) -> None:
-        self._metrics.store_retries.labels("redis").inc()
-        if time.monotonic() - self._told_at > TELL_SECONDS:
-            self._told_at = time.monotonic()
-            log.warning("trying again: %s", error)
+        self.health.retried("redis", error)
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -4,17 +4,32 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
 
 from streams.metrics import Metrics
 from streams.runtime import faults
 from streams.runtime.batches import BatchApp
 from streams.runtime.deployment import AnotherFeatureSet, refuse_another_feature_set
+from streams.runtime.health import Health
 from streams.runtime.topics import KafkaUnavailable, TopicMismatch, create_topics
-from streams.runtime.worker import Resources, run
+from streams.runtime.watchdog import Watchdog
+from streams.runtime.worker import run
 from streams.settings import Settings, SettingsError
 from streams.usecases import USECASES, UseCase
 
-Build = Callable[[UseCase, Settings, Metrics], tuple[BatchApp, Resources]]
+
+class Worker(Protocol):
+    """A process's app, what runs around it, and its health."""
+
+    app: BatchApp
+    health: Health
+
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """Everything the app needs around it, from before its start until after its stop."""
+
+
+Build = Callable[[UseCase, Settings, Metrics], Worker]
 
 
 def serve(name: str, description: str, build: Build) -> int:
@@ -27,8 +42,9 @@ def serve(name: str, description: str, build: Build) -> int:
         settings = Settings.read(os.environ)
         usecase = usecase.deployed(settings.deployment, settings.publish)
         faults.arm(os.environ)
-        app, resources = build(usecase, settings, metrics)
-        url = metrics.serve(settings.metrics_host, settings.metrics_port)
+        worker = build(usecase, settings, metrics)
+        probes = {"/livez": worker.health.livez, "/readyz": worker.health.readyz}
+        url = metrics.serve(settings.metrics_host, settings.metrics_port, probes)
     except SettingsError as error:
         return _refuse(name, str(error))
     except OSError as error:
@@ -42,7 +58,8 @@ def serve(name: str, description: str, build: Build) -> int:
     except (KafkaUnavailable, TopicMismatch, AnotherFeatureSet) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
-    return run(app, resources, topics)
+    with Watchdog(f"worker {worker.app.conf.id}", worker.health, settings.stall_seconds):
+        return run(worker.app, worker.running, topics)
 
 
 def _refuse(name: str, why: str) -> int:

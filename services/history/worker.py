@@ -6,9 +6,9 @@ event never hold up the scores that would bring it.
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 
 from aiokafka.errors import KafkaError
 from faust.types import TP
@@ -18,7 +18,9 @@ from streams.agents.history import HistoryAgent
 from streams.agents.join import JoinAgent
 from streams.metrics import Metrics
 from streams.runtime.batches import BatchApp, Ownership, create_app
+from streams.runtime.health import Health, Standing
 from streams.runtime.lanes import Lanes
+from streams.runtime.monitor import Monitor
 from streams.runtime.offsets import GroupOffsets
 from streams.runtime.sender import Sender
 from streams.settings import Settings
@@ -27,7 +29,6 @@ from streams.usecases import UseCase
 
 log = logging.getLogger(__name__)
 
-TELL_SECONDS = 10.0  # between two lines about a store that is away
 SHOW_SECONDS = 1.0
 
 
@@ -38,10 +39,10 @@ class HistoryWorker:
         group = usecase.group("history")
         self._topics = topics = usecase.topics(settings.partitions)
         self._metrics = metrics
-        self._told_at = float("-inf")
-        self._store = CassandraHistory(settings.cassandra, settings.keyspace, usecase.full_name, self._on_retry)
+        self.health = Health(("kafka", "cassandra"), metrics, settings.stall_seconds)
+        self._store = CassandraHistory(settings.cassandra, settings.keyspace, usecase.full_name, self._retried("cassandra"))
         self._sender = sender = Sender(settings.kafka, group)
-        self._offsets = GroupOffsets(settings.kafka, group)
+        self._offsets = GroupOffsets(settings.kafka, group, self._retried("kafka"))
         self.app: BatchApp = create_app(
             group,
             settings.kafka,
@@ -58,6 +59,8 @@ class HistoryWorker:
         }
         for topic, name in (topics.scores, "history"), (topics.labels, "join"):
             self.app.on_batch(topic.name, name=name)(self._lanes[topic.name].put)
+        sources, pings = [topics.scores, topics.labels], {"cassandra": self._store.ping}
+        self._monitor = Monitor(self.health, settings.kafka, sources, self._standings, pings)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -75,10 +78,18 @@ class HistoryWorker:
             stack.push_async_callback(self._give_up)
             showing = asyncio.create_task(self._show_lag())
             stack.callback(showing.cancel)
+            await stack.enter_async_context(self._monitor.running(self.app))
             yield
 
+    def _retried(self, store: str) -> Callable[[Exception], None]:
+        return partial(self.health.retried, store)
+
+    def _standings(self) -> Mapping[TP, Standing]:
+        return {tp: self._lanes[tp.topic].standing(tp, taken) for tp, taken in self.app.reached().items()}
+
     async def _positions(self, partitions: set[TP]) -> Mapping[TP, int]:
-        committed = await self._offsets.committed(partitions)
+        with self.health.working("taking partitions over"):
+            committed = await self._offsets.committed(partitions)
         for tp, offset in committed.items():
             self._lanes[tp.topic].done[tp] = offset
         return committed
@@ -88,7 +99,8 @@ class HistoryWorker:
         log.info("ready, with %d partitions", len(partitions))
 
     async def _revoking(self, _partitions: set[TP]) -> None:
-        await self._give_up()
+        with self.health.working("giving partitions up"):
+            await self._give_up()
 
     async def _give_up(self) -> None:
         await asyncio.gather(*(lanes.give_up() for lanes in self._lanes.values()))
@@ -107,9 +119,3 @@ class HistoryWorker:
                 for lanes in self._lanes.values():
                     for tp, done in lanes.done.items():
                         self._metrics.lag.labels(tp.topic, str(tp.partition)).set(max(ends[tp] - max(done, 0), 0))
-
-    def _on_retry(self, error: Exception) -> None:
-        self._metrics.store_retries.labels("cassandra").inc()
-        if time.monotonic() - self._told_at > TELL_SECONDS:
-            self._told_at = time.monotonic()
-            log.warning("Cassandra is away, trying again: %s", str(error).splitlines()[0])

@@ -2,14 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from faust.types import TP
 
 from streams.agents.learner import LearnerAgent
 from streams.metrics import Metrics
 from streams.runtime.batches import BatchApp, Ownership, create_app
+from streams.runtime.health import Health, Standing
+from streams.runtime.monitor import Monitor
+from streams.runtime.retrying import until_answered
 from streams.runtime.sender import Sender
 from streams.settings import Settings
 from streams.usecases import UseCase
@@ -24,17 +28,19 @@ class LearnerWorker:
         self._settings, self._metrics = settings, metrics
         self._topics = topics = usecase.topics(settings.partitions)
         self._sender = Sender(settings.kafka, usecase.group("learner"))
+        self.health = Health(("kafka",), metrics, settings.stall_seconds)
         self.agent = LearnerAgent(
             usecase, topics, settings.kafka, self._sender, settings.signing_key(), metrics, settings.max_ahead_ms
         )
         self.app: BatchApp = create_app(
             usecase.group("learner"),
             settings.kafka,
-            Ownership(self.agent.positions, self._revoking, self._ready),
+            Ownership(self._positions, self._revoking, self._ready),
             session_timeout=settings.session_seconds,
             heartbeat_interval=settings.session_seconds / 5,
         )
         self.app.on_batch(topics.examples.name, name="learner")(self.agent.on_batch)
+        self._monitor = Monitor(self.health, settings.kafka, [topics.examples], self._standings, {})
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -45,15 +51,24 @@ class LearnerWorker:
             await self._sender.partitions(topic.name)
         tending = asyncio.create_task(self._tend())
         try:
-            yield
+            async with self._monitor.running(self.app):
+                yield
         finally:
             tending.cancel()
             with suppress(asyncio.CancelledError):
                 await tending
             await self._sender.stop()
 
+    def _standings(self) -> Mapping[TP, Standing]:
+        return {tp: Standing(offset) for tp, offset in self.app.reached().items()}
+
+    async def _positions(self, partitions: set[TP]) -> Mapping[TP, int]:
+        with self.health.working("taking partitions over"):
+            return await until_answered(lambda: self.agent.positions(partitions), partial(self.health.retried, "kafka"))
+
     async def _revoking(self, _: set[TP]) -> None:
-        await self.agent.announce()
+        with self.health.working("giving partitions up"):
+            await self.agent.announce()
 
     async def _ready(self, partitions: set[TP]) -> None:
         log.info("ready, with %d partitions", len(partitions))
@@ -63,7 +78,9 @@ class LearnerWorker:
         while True:
             await asyncio.sleep(self._settings.snapshot_seconds)
             try:
-                if await self.agent.announce():
+                with self.health.working("an announcement"):
+                    announced = await self.agent.announce()
+                if announced:
                     await self.app.commit_positions(
                         {
                             TP(self._topics.examples.name, at): offset

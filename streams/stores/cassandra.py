@@ -58,6 +58,10 @@ class CassandraHistory:
         self._select_labels = prepared(cql.SELECT_LABELS)
         self._select_day = prepared(cql.SELECT_ENTITY_DAY)
 
+    async def ping(self) -> None:
+        """Raise where no node answers."""
+        await self._session.ping()
+
     async def close(self) -> None:
         """Give the connections back."""
         await self._session.close()

@@ -36,6 +36,8 @@ FIRST_BACKOFF, LONGEST_BACKOFF = 0.1, 5.0
 PASSING = (NoHostAvailable, OperationTimedOut, RequestExecutionException, ConnectionException)
 """Errors of a cluster that is away, restarting or overloaded; what is not among them is a fault of ours."""
 
+PING = "SELECT key FROM system.local"
+
 T = TypeVar("T")
 Row = tuple[Any, ...]
 
@@ -85,6 +87,10 @@ class CqlSession:
     async def close(self) -> None:
         """Give the connections back."""
         await asyncio.to_thread(self._cluster.shutdown)
+
+    async def ping(self) -> None:
+        """Raise what the driver raises where no node answers."""
+        await _bridge(self._session.execute_async(PING))
 
     async def write(self, rows: Iterable[BoundStatement]) -> None:
         """Write rows; returns once all of them are kept."""
