@@ -40,7 +40,9 @@ class HistoryWorker:
         self._topics = topics = usecase.topics(settings.partitions)
         self._metrics = metrics
         self.health = Health(("kafka", "cassandra"), metrics, settings.stall_seconds)
-        self._store = CassandraHistory(settings.cassandra, settings.keyspace, usecase.full_name, self._retried("cassandra"))
+        self._store = CassandraHistory(
+            settings.cassandra, settings.keyspace, usecase.full_name, self._retried("cassandra")
+        )
         self._sender = sender = Sender(settings.kafka, group)
         self._offsets = GroupOffsets(settings.kafka, group, self._retried("kafka"))
         self.app: BatchApp = create_app(
