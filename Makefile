@@ -4,7 +4,7 @@ DURATION ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench quality up down lock clean
+.PHONY: help setup demo test check bench recovery quality up down lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ check: setup ## style, types, import contracts
 
 bench: setup ## throughput, latency and their limits, into build/bench.json
 	@$(BIN)/python -m tests.bench
+
+recovery: setup ## how soon a replacement scores after kill -9 with 1,000,000 entities in state
+	@$(BIN)/python -m tests.recovery
 
 up: setup ## start Kafka, Valkey and Cassandra on this machine and keep them
 	@$(BIN)/python -m infra.local up
