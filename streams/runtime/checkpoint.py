@@ -150,12 +150,13 @@ class OwnedPartition:
             states = self.table.take_dirty()
             offset = self.gate.resume_at(self.next_offset) if self.gate else self.next_offset
             marks = self.gate.marks().to_bytes() if self.gate else b""
+            checkpoint = Checkpoint(offset, marks, self.next_offset)
             outputs = sender.mark()
         faults.point("copied")
         try:
             await sender.acked(outputs)
             faults.point("acknowledged")
-            await self._store.save(self.name, self._epoch, Checkpoint(offset, marks), states)
+            await self._store.save(self.name, self._epoch, checkpoint, states)
         except BaseException:
             self.table.mark_dirty(key for key, _ in states)
             self._changed_at = changed_at

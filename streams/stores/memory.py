@@ -11,13 +11,15 @@ from streams.stores.state import Checkpoint, Claim, Fenced, States
 class Kept:
     """What the store has of a partition; a crash that loses writes brings an older one back, whole.
 
-    `record` is the sealed checkpoint of save `number`.
+    `record` is the sealed checkpoint of save `number`; `recent` and `old` are what has changed.
     """
 
     epoch: int
     number: int = 0
     record: bytes | None = None
     states: dict[bytes, bytes] = field(default_factory=dict)
+    recent: frozenset[bytes] = frozenset()
+    old: frozenset[bytes] = frozenset()
 
 
 NOTHING = Kept(epoch=0)
@@ -43,8 +45,7 @@ class MemoryStateStore:
             refused = None
         except StateRefused:
             checkpoint, refused = None, self._refuse(partition, kept)
-        states = kept.states if checkpoint else {}
-        self.kept[partition] = replace(kept, epoch=epoch, record=kept.record if checkpoint else None, states=states)
+        self.kept[partition] = replace(kept, epoch=epoch) if checkpoint else Kept(epoch, kept.number)
         self._saved[partition] = kept.number
         return Claim(epoch, checkpoint, refused)
 
@@ -55,8 +56,9 @@ class MemoryStateStore:
     async def save(self, partition: str, epoch: int, checkpoint: Checkpoint, states: States) -> None:
         kept = self._owned(partition, epoch)
         number = self._saved[partition] = kept.number + 1
-        record = checkpoint.sealed(partition, number)
-        self.kept[partition] = Kept(epoch, number, record, {**kept.states, **dict(states)})
+        record, changed = checkpoint.sealed(partition, number), dict(states)
+        recent = kept.recent | changed.keys()
+        self.kept[partition] = Kept(epoch, number, record, {**kept.states, **changed}, recent, kept.old)
 
     async def set_aside(self, partition: str, epoch: int, entity: bytes) -> str:
         kept = self._owned(partition, epoch)
@@ -67,6 +69,21 @@ class MemoryStateStore:
     async def read(self, partition: str, entities: Sequence[bytes]) -> list[bytes | None]:
         states = self.kept.get(partition, NOTHING).states
         return [states.get(entity) for entity in entities]
+
+    async def put(self, partition: str, epoch: int, states: States) -> None:
+        kept = self._owned(partition, epoch)
+        self.kept[partition] = replace(kept, states={**kept.states, **dict(states)})
+
+    async def begin_round(self, partition: str, epoch: int) -> None:
+        kept = self._owned(partition, epoch)
+        self.kept[partition] = replace(kept, recent=frozenset(), old=kept.old | kept.recent)
+
+    async def changed(self, partition: str, recent: bool, cursor: int = 0) -> tuple[int, list[bytes]]:
+        kept = self.kept.get(partition, NOTHING)
+        return 0, sorted(kept.recent if recent else kept.old)[cursor:]
+
+    async def end_round(self, partition: str, epoch: int) -> None:
+        self.kept[partition] = replace(self._owned(partition, epoch), old=frozenset())
 
     async def close(self) -> None:
         return

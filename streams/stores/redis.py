@@ -4,6 +4,8 @@
                                                         of the save, the `epoch` (how often the partition was
                                                         claimed), the `owner` (the last claim) and the `generation`
     {fraud.customer.0123456789abcdef.3}:89abcdef:e:<id> an entity's state bytes in generation 89abcdef, with a TTL
+    {fraud.customer.0123456789abcdef.3}:89abcdef:recent set of the entities that were saved since the last round of
+                                                        archiving began; `…:old`, of those that it is about
     {fraud.customer.0123456789abcdef.3}:refused:<claim> a checkpoint that was set aside, with a TTL; its field `entity`
                                                         names the key of the state that was unfit, if one was, which
                                                         is beside it, as …:refused:<claim>:state
@@ -29,6 +31,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ClusterDownError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError, TryAgainError
 
 from streams.features.table import StateRefused
+from streams.stores import redis_scripts as scripts
 from streams.stores.state import Checkpoint, Claim, Fenced, States, StoreUnavailable
 
 SOCKET_SECONDS = 5.0
@@ -39,53 +42,7 @@ PASSING_CODES = ("NOREPLICAS", "MISCONF", "BUSY")
 
 DAMAGED_CODES = ("WRONGTYPE", "hash value is not an integer")
 
-_CLAIM = """
-redis.call('HSET', KEYS[1], 'owner', ARGV[1])
-local epoch = redis.call('HINCRBY', KEYS[1], 'epoch', 1)
-if redis.call('HEXISTS', KEYS[1], 'record') == 0 then redis.call('HSET', KEYS[1], 'generation', ARGV[2]) end
-local kept = redis.call('HMGET', KEYS[1], 'generation', 'number', 'record')
-return {epoch, kept[1], kept[2], kept[3]}
-"""
-
-_OWNED = """
-local kept = redis.call('HMGET', KEYS[1], 'epoch', 'owner', 'number')
-if (tonumber(kept[1] or 0) or 0) > tonumber(ARGV[1]) then return redis.error_reply('FENCED ' .. kept[1]) end
-local number = tonumber(kept[3] or 0)
-if kept[2] ~= ARGV[2] or not number or number < tonumber(ARGV[3]) then return redis.error_reply('LOST') end
-"""
-
-_SAVE = f"""{_OWNED}
-if number >= tonumber(ARGV[4]) then return redis.error_reply('LOST') end
-for i = 2, #KEYS do redis.call('SET', KEYS[i], ARGV[i + 5], 'PX', ARGV[5]) end
-redis.call('HSET', KEYS[1], 'record', ARGV[6], 'number', ARGV[4])
-"""
-
-# A key that holds no string is no state: like an empty one it will be refused.
-_LOAD = f"""{_OWNED}
-local states = {{}}
-for i = 2, #KEYS do
-  local state = redis.pcall('GET', KEYS[i])
-  states[i - 1] = type(state) == 'table' and '' or state
-end
-return states
-"""
-
-# Of a damaged checkpoint nothing may be taken for granted, not even that it is a hash.
-_SET_ASIDE = """
-local owner = redis.pcall('HGET', KEYS[1], 'owner')
-if type(owner) ~= 'table' and owner ~= ARGV[1] then return redis.error_reply('LOST') end
-local epoch = redis.pcall('HGET', KEYS[1], 'epoch')
-redis.call('RENAME', KEYS[1], KEYS[2])
-redis.call('PEXPIRE', KEYS[2], ARGV[2])
-if type(epoch) == 'string' and string.match(epoch, '^%d+$') and #epoch < 16 then
-  redis.call('HSET', KEYS[1], 'epoch', epoch)
-end
-if KEYS[3] and redis.call('EXISTS', KEYS[3]) == 1 then
-  redis.call('HSET', KEYS[2], 'entity', KEYS[3])
-  redis.call('RENAME', KEYS[3], KEYS[4])
-  redis.call('PEXPIRE', KEYS[4], ARGV[2])
-end
-"""
+PAGE = 1000  # entities in one answer
 
 
 @dataclass
@@ -114,10 +71,12 @@ class RedisStateStore:
             retry=Retry(NoBackoff(), 0),  # the caller repeats: it knows what may be repeated
         )
         self._holds: dict[str, Hold] = {}
-        self._claim = self._redis.register_script(_CLAIM)
-        self._load = self._redis.register_script(_LOAD)
-        self._save = self._redis.register_script(_SAVE)
-        self._set_aside = self._redis.register_script(_SET_ASIDE)
+        self._claim = self._redis.register_script(scripts.CLAIM)
+        self._load = self._redis.register_script(scripts.LOAD)
+        self._save = self._redis.register_script(scripts.SAVE)
+        self._set_aside = self._redis.register_script(scripts.SET_ASIDE)
+        self._begin_round = self._redis.register_script(scripts.BEGIN_ROUND)
+        self._end_round = self._redis.register_script(scripts.END_ROUND)
 
     async def claim(self, partition: str) -> Claim:
         token = uuid4().hex
@@ -138,11 +97,18 @@ class RedisStateStore:
         return states
 
     async def save(self, partition: str, epoch: int, checkpoint: Checkpoint, states: States) -> None:
+        await self._write(partition, epoch, checkpoint, states)
+
+    async def put(self, partition: str, epoch: int, states: States) -> None:
+        await self._write(partition, epoch, None, states)
+
+    async def _write(self, partition: str, epoch: int, checkpoint: Checkpoint | None, states: States) -> None:
         hold = self._hold(partition, epoch)
         number = hold.tried = hold.tried + 1
-        record = checkpoint.sealed(partition, hold.generation, number)
-        keys = [_checkpoint(partition)]
+        record = b"" if checkpoint is None else checkpoint.sealed(partition, hold.generation, number)
+        keys = [_checkpoint(partition), _changed(partition, hold.generation, recent=True)]
         values: list[bytes | int | str] = [epoch, hold.token, hold.kept, number, self._ttl, record]
+        values.append(len(hold.prefix) + 1)
         if states:
             entities, kept = zip(*states, strict=True)
             keys, values = [*keys, *map(hold.prefix.__add__, entities)], [*values, *kept]
@@ -163,6 +129,23 @@ class RedisStateStore:
         keys = [_prefix(partition, generation) + entity for entity in entities]
         states: list[bytes | None] = await self._tried(lambda: self._redis.mget(keys))
         return states
+
+    async def begin_round(self, partition: str, epoch: int) -> None:
+        hold = self._hold(partition, epoch)
+        changed = [_changed(partition, hold.generation, recent) for recent in (True, False)]
+        values: list[int | str] = [epoch, hold.token, hold.kept, self._ttl]
+        await self._owned(partition, epoch, lambda: self._begin_round([_checkpoint(partition), *changed], values))
+
+    async def changed(self, partition: str, recent: bool, cursor: int = 0) -> tuple[int, list[bytes]]:
+        hold = self._holds.get(partition, Hold())
+        key = _changed(partition, hold.generation, recent)
+        then, entities = await self._tried(lambda: self._redis.sscan(key, cursor, count=PAGE))
+        return int(then), list(entities)
+
+    async def end_round(self, partition: str, epoch: int) -> None:
+        hold = self._hold(partition, epoch)
+        keys = [_checkpoint(partition), _changed(partition, hold.generation, recent=False)]
+        await self._owned(partition, epoch, lambda: self._end_round(keys, [epoch, hold.token, hold.kept]))
 
     async def ping(self) -> None:
         """Raise StoreUnavailable where Redis does not answer."""
@@ -231,3 +214,7 @@ def _checkpoint(partition: str) -> bytes:
 def _prefix(partition: str, generation: bytes) -> bytes:
     """Return what the keys of a generation's entities begin with."""
     return _key(partition, b":" + generation + b":e:")
+
+
+def _changed(partition: str, generation: bytes, recent: bool) -> bytes:
+    return _key(partition, b":" + generation + (b":recent" if recent else b":old"))

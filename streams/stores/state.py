@@ -10,7 +10,7 @@ from streams.features.table import StateRefused
 States = Sequence[tuple[bytes, bytes]]
 """(entity id, state bytes) pairs."""
 
-_OFFSET, _SEAL = 8, 16  # bytes
+_NUMBER, _SEAL = 8, 16  # bytes
 
 
 class Fenced(Exception):
@@ -26,14 +26,20 @@ class StoreUnavailable(ConnectionError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a partition's fold stands: the next input offset to read and the gate's marks (opaque bytes)."""
+    """Where a partition's fold stands: the next input offset to read and the gate's marks (opaque bytes).
+
+    `position` is the offset before which everything is folded or waits in the gate: never less than `offset`, and
+    of two checkpoints of one log the later has the higher one.
+    """
 
     offset: int
     marks: bytes
+    position: int = -1
 
     def sealed(self, *place: object) -> bytes:
-        """Return the checkpoint as bytes that are good in one `place` only: offset i64 · marks · checksum."""
-        body = self.offset.to_bytes(_OFFSET, "little", signed=True) + self.marks
+        """Return the checkpoint as bytes that are good in one `place` only: offset, position i64 · marks · checksum."""
+        numbers = (number.to_bytes(_NUMBER, "little", signed=True) for number in (self.offset, self.position))
+        body = b"".join(numbers) + self.marks
         return body + _seal(body, place)
 
     @classmethod
@@ -41,15 +47,17 @@ class Checkpoint:
         """Return what was sealed in `place`; raise StateRefused of anything else.
 
         >>> Checkpoint.opened(Checkpoint(7, b"marks").sealed("p", 3), "p", 3)
-        Checkpoint(offset=7, marks=b'marks')
+        Checkpoint(offset=7, marks=b'marks', position=-1)
         >>> Checkpoint.opened(Checkpoint(7, b"marks").sealed("p", 3), "p", 4)
         Traceback (most recent call last):
         streams.features.table.StateRefused: damaged (its checksum does not fit)
         """
         body, seal = record[:-_SEAL], record[-_SEAL:]
-        if len(body) < _OFFSET or seal != _seal(body, place):
+        if len(body) < 2 * _NUMBER or seal != _seal(body, place):
             raise StateRefused("damaged (its checksum does not fit)")
-        return cls(int.from_bytes(body[:_OFFSET], "little", signed=True), body[_OFFSET:])
+        parts = body[:_NUMBER], body[_NUMBER : 2 * _NUMBER]
+        offset, position = (int.from_bytes(part, "little", signed=True) for part in parts)
+        return cls(offset, body[2 * _NUMBER :], position)
 
 
 def _seal(body: bytes, place: tuple[object, ...]) -> bytes:
@@ -103,3 +111,23 @@ class StateStore(Protocol):
 
     async def close(self) -> None:
         """Give the connections back."""
+
+
+class TrackingStore(StateStore, Protocol):
+    """A StateStore that also knows which entities have changed since they were last archived.
+
+    Changes are noted as states are saved. A round of archiving takes what was noted before it (the *old* ones), while
+    more comes in (the *recent* ones), and ends by forgetting the old ones; one that was broken off is part of the next.
+    """
+
+    async def put(self, partition: str, epoch: int, states: States) -> None:
+        """Keep states that are in the archive, of a partition without a checkpoint; they count once one follows."""
+
+    async def begin_round(self, partition: str, epoch: int) -> None:
+        """Make what was noted so far the old ones. Raises Fenced."""
+
+    async def changed(self, partition: str, recent: bool, cursor: int = 0) -> tuple[int, list[bytes]]:
+        """Return some recent or else old entities, maybe some of them again, and where to go on, 0 at the end."""
+
+    async def end_round(self, partition: str, epoch: int) -> None:
+        """Forget the old ones. Raises Fenced."""

@@ -16,10 +16,10 @@ from infra.local.ports import free_port
 from streams.stores import redis as redis_store
 from streams.stores.memory import MemoryStateStore
 from streams.stores.redis import RedisStateStore
-from streams.stores.state import Checkpoint, Fenced, StateStore, StoreUnavailable
+from streams.stores.state import Checkpoint, Fenced, StateStore, StoreUnavailable, TrackingStore
 
 TTL_MS = 60_000
-Scenario = Callable[[StateStore, str], Awaitable[None]]
+Scenario = Callable[[TrackingStore, str], Awaitable[None]]
 Run = Callable[[Scenario], None]
 
 IDS = [b"a", b"", "ключ".encode(), b"\x00\xff{}:\r\n", b"x" * 512]
@@ -38,8 +38,8 @@ def run(request: pytest.FixtureRequest, kind: str) -> Run:
     partition = f"fraud.customer.{uuid4().hex}.0"
 
     @asynccontextmanager
-    async def opened() -> AsyncIterator[StateStore]:
-        store: StateStore = MemoryStateStore()
+    async def opened() -> AsyncIterator[TrackingStore]:
+        store: TrackingStore = MemoryStateStore()
         if kind == "valkey":
             store = RedisStateStore(request.getfixturevalue("valkey_server"), TTL_MS)
         try:
@@ -347,7 +347,7 @@ def test_a_checkpoint_of_which_one_bit_has_changed_is_refused(run: Run, damage: 
     run(scenario)
 
 
-@pytest.mark.parametrize("length", [0, 7, 23, 28])
+@pytest.mark.parametrize("length", [0, 15, 31, 36])
 def test_a_checkpoint_that_was_cut_off_is_refused(run: Run, damage: Damage, length: int) -> None:
     """Wherever it ends too early."""
 
@@ -408,6 +408,76 @@ def test_who_owns_nothing_sets_nothing_aside(run: Run) -> None:
         with pytest.raises(Fenced):
             await store.set_aside(partition, former, b"a")
         assert await store.load(partition, owner, [b"a"]) == [b"1"]
+
+    run(scenario)
+
+
+async def changed(store: TrackingStore, partition: str, recent: bool) -> set[bytes]:
+    cursor, found = await store.changed(partition, recent)
+    while cursor:
+        cursor, more = await store.changed(partition, recent, cursor)
+        found += more
+    return set(found)
+
+
+def test_changes_are_noted_for_the_archive(run: Run) -> None:
+    """A round is about what was saved before it, what is saved meanwhile is for the next."""
+
+    async def scenario(store: TrackingStore, partition: str) -> None:
+        epoch = (await store.claim(partition)).epoch
+        await store.begin_round(partition, epoch)
+        assert await changed(store, partition, recent=False) == set()
+        await store.save(partition, epoch, Checkpoint(1, b""), [(id_, b"1") for id_ in IDS])
+        await store.save(partition, epoch, Checkpoint(2, b""), [(b"a", b"2")])
+        assert await changed(store, partition, recent=True) == set(IDS)
+        await store.begin_round(partition, epoch)
+        await store.save(partition, epoch, Checkpoint(3, b""), [(b"a", b"3"), (b"z", b"3")])
+        assert await changed(store, partition, recent=False) == set(IDS)
+        assert await changed(store, partition, recent=True) == {b"a", b"z"}
+        await store.end_round(partition, epoch)
+        assert await changed(store, partition, recent=False) == set()
+        assert await changed(store, partition, recent=True) == {b"a", b"z"}
+
+    run(scenario)
+
+
+def test_a_round_that_was_broken_off_is_part_of_the_next(run: Run) -> None:
+    """Also of the next owner's: nothing that changed is missed by the archive."""
+
+    async def scenario(store: TrackingStore, partition: str) -> None:
+        epoch = (await store.claim(partition)).epoch
+        many = [(f"e{i}".encode(), b"1") for i in range(3000)]
+        await store.save(partition, epoch, Checkpoint(1, b""), many)
+        await store.begin_round(partition, epoch)
+        await store.save(partition, epoch, Checkpoint(2, b""), [(b"z", b"2")])
+        owner = (await store.claim(partition)).epoch
+        for call in (store.begin_round, store.end_round):
+            with pytest.raises(Fenced):
+                await call(partition, epoch)
+        await store.begin_round(partition, owner)
+        assert await changed(store, partition, recent=False) == {id_ for id_, _ in many} | {b"z"}
+        assert await changed(store, partition, recent=True) == set()
+
+    run(scenario)
+
+
+def test_states_that_were_put_count_with_the_next_checkpoint(run: Run) -> None:
+    """They come from the archive: no change, and nothing at all if the restore ends before its checkpoint."""
+
+    async def scenario(store: TrackingStore, partition: str) -> None:
+        broken_off = (await store.claim(partition)).epoch
+        await store.put(partition, broken_off, [(b"a", b"1"), (b"b", b"1")])
+        claim = await store.claim(partition)
+        assert claim.checkpoint is None
+        assert await store.load(partition, claim.epoch, [b"a"]) == [None]
+        await store.put(partition, claim.epoch, [(b"a", b"2")])
+        await store.save(partition, claim.epoch, Checkpoint(7, b"m", 9), [])
+        with pytest.raises(Fenced):
+            await store.put(partition, broken_off, [(b"a", b"1")])
+        assert await changed(store, partition, recent=True) == set()
+        claim = await store.claim(partition)
+        assert claim.checkpoint == Checkpoint(7, b"m", 9)
+        assert await store.load(partition, claim.epoch, [b"a", b"b"]) == [b"2", None]
 
     run(scenario)
 
@@ -497,8 +567,9 @@ def test_keys_share_a_slot_and_states_expire(valkey_server: str) -> None:
         generation = redis.hget(f"{{{partition}}}:checkpoint", "generation")
     tag = f"{{{partition}}}:".encode()
     state = tag + generation + b":e:a"
-    assert set(keys) == {tag + b"checkpoint", state}
+    assert set(keys) == {tag + b"checkpoint", tag + generation + b":recent", state}
     assert 0 < keys.pop(state) <= TTL_MS
+    assert 0 < keys.pop(tag + generation + b":recent") <= TTL_MS
     assert set(keys.values()) == {-1}
 
 
