@@ -1,10 +1,12 @@
 # Headrace. `make help` lists what there is.
 PYTHON ?= python3
 DURATION ?=
+SEED ?=
+MINUTES ?= 8
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench recovery quality up down lock clean
+.PHONY: help setup demo test check bench recovery chaos quality up down lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +43,9 @@ bench: setup ## throughput, latency and their limits, into build/bench.json
 
 recovery: setup ## how soon a replacement scores after kill -9 with 1,000,000 entities in state
 	@$(BIN)/python -m tests.recovery
+
+chaos: setup ## the fault campaign, compared with an oracle (SEED=7 repeats one, MINUTES=8)
+	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 up: setup ## start Kafka, Valkey and Cassandra on this machine and keep them
 	@$(BIN)/python -m infra.local up

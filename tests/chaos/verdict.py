@@ -1,0 +1,146 @@
+"""The comparison: what has come of a campaign against what must have."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from schemas.events import ModelAnnouncement
+from streams.models.snapshot import unseal
+from streams.usecases import FRAUD
+from tests.chaos.found import Scores, kinds
+from tests.chaos.logs import Poisoned
+from tests.chaos.oracle import Expected
+from tests.chaos.workload import FORGOTTEN_MS, Workload
+
+SHOWN = 5
+
+
+@dataclass
+class Verdict:
+    """The lines of the table, and every difference by name; none of these is what the project promises."""
+
+    lines: list[tuple[str, str]] = field(default_factory=list)
+    differences: list[str] = field(default_factory=list)
+
+    def say(self, name: str, what: str) -> None:
+        """Add a line to the table."""
+        self.lines.append((name, what))
+
+    def unless(self, holds: bool, difference: str) -> None:
+        """Note a difference unless something holds."""
+        if not holds:
+            self.differences.append(difference)
+
+
+def judge_scores(verdict: Verdict, workload: Workload, expected: Expected, scores: Scores) -> None:
+    """Every event that was sent has a score, with the features of an uninterrupted run."""
+    scored, present = scores.at > 0, int(expected.present.sum())
+    verdict.say(
+        "events in",
+        f"{present:,} distinct of {workload.events:,} sent, {expected.events - present:,} repeated, "
+        f"{int((workload.time < workload.sent_at - 1).sum()):,} late or out of order",
+    )
+    verdict.unless(bool(expected.present.all()), f"{_some(~expected.present)} never reached the events topic")
+    missing, extra = expected.present & ~scored, scored & ~expected.present
+    verdict.say(
+        "events scored",
+        f"{int(scored.sum()):,} distinct, {int(missing.sum()):,} missing, {int(extra.sum()) + scores.alien:,} unknown; "
+        f"{scores.total:,} scores, {scores.total - int(scored.sum()):,} of them repeated",
+    )
+    verdict.unless(not missing.any(), f"{_some(missing)} have no score")
+    verdict.unless(not extra.any() and not scores.alien, f"{_some(extra)} and {scores.alien} others were never sent")
+    wrong = scored & (expected.features != scores.features)
+    # What is older than everything remembered is told from its repetition by nobody.
+    remembered = workload.time > workload.sent_at - FORGOTTEN_MS / 2
+    changed = np.zeros(scored.size, bool)
+    changed[scores.changed] = True
+    verdict.say(
+        "features",
+        f"{int(wrong.sum()):,} scores differ from the oracle's, {int(changed.sum()):,} from their repetition",
+    )
+    verdict.unless(not wrong.any(), f"{_some(wrong)} were scored with other customer features than the oracle's")
+    changed &= remembered
+    verdict.unless(not changed.any(), f"{_some(changed)} were scored twice with different features")
+
+
+def judge_states(verdict: Verdict, expected: Expected, states: Mapping[tuple[str, bytes], bytes]) -> None:
+    """Every entity's state is the oracle's, bit for bit."""
+    counts = [f"{sum(entity == name for entity, _ in expected.states):,} {name}s" for name in FRAUD.entities]
+    missing = expected.states.keys() - states.keys()
+    extra = states.keys() - expected.states.keys()
+    other = [key for key, state in expected.states.items() if key in states and states[key] != state]
+    verdict.say(
+        "entity states",
+        f"{' and '.join(counts)}: {len(missing) + len(extra) + len(other):,} differences "
+        f"({len(missing)} missing, {len(extra)} extra, {len(other)} of other bytes)",
+    )
+    for what, keys in (("missing from", missing), ("not to be in", extra), ("different in", other)):
+        verdict.unless(not keys, f"{len(keys)} states are {what} Valkey: {sorted(keys)[:SHOWN]}")
+
+
+def judge_learning(
+    verdict: Verdict, expected: Expected, announced: ModelAnnouncement | None, key: bytes, history_labels: int
+) -> None:
+    """Every label became an example, and the model is that of an uninterrupted learner, bit for bit."""
+    lost = expected.labelled - expected.exampled
+    verdict.say(
+        "labels",
+        f"{expected.labels:,} sent, {len(lost):,} lost; {expected.examples:,} examples, "
+        f"{expected.examples - expected.labels + len(lost):,} of them repeated; {history_labels:,} kept",
+    )
+    verdict.unless(not lost, f"{len(lost)} labels led to no example: {sorted(lost)[:SHOWN]}")
+    sent = len(expected.labelled)
+    verdict.unless(history_labels == sent, f"{history_labels} labels kept of {sent}")
+    if announced is None:
+        verdict.unless(expected.examples == 0, "no model was announced")
+        return
+    learner = expected.learner
+    same = weights(unseal(announced, key, FRAUD.features.fingerprint)) == weights(learner.model)
+    verdict.say(
+        "learner weights",
+        f"{'equal' if same else 'DIFFERENT'} after {learner.examples_learnt:,} examples, announced as {announced.model_id}",
+    )
+    verdict.unless(same and announced.model_id == learner.model_id, "the model is not the uninterrupted learner's")
+
+
+def weights(model: Any) -> tuple[object, ...]:
+    """Return everything a linear recipe has learnt."""
+    regression, scaler = model["LogisticRegression"], model["StandardScaler"]
+    return (
+        dict(regression.weights), regression.intercept,
+        dict(scaler.counts), dict(scaler.means), dict(scaler.vars),
+    )  # fmt: skip
+
+
+def judge_dead_letters(verdict: Verdict, expected: Expected, letters: list[Poisoned], repeated: int) -> None:
+    """The DLQ holds exactly the poison, with its bytes and its reason."""
+    sent, buried = set(expected.poison), set(letters)
+    verdict.say(
+        "dead letters",
+        f"{len(buried):,} of {len(sent):,} poison ({kinds(expected.poison)}), {repeated:,} repeated; "
+        f"{len(sent - buried):,} missing, {len(buried - sent):,} unexpected",
+    )
+    verdict.unless(not sent - buried, f"poison not buried as it should be: {_places(sent - buried)}")
+    verdict.unless(not buried - sent, f"dead letters that were no such poison: {_places(buried - sent)}")
+
+
+def judge_history(verdict: Verdict, scores: Scores, kept: "np.typing.NDArray[np.bool_]", alien: int) -> None:
+    """The history has a row for each distinct score and no other."""
+    scored = scores.at > 0
+    verdict.say("history rows", f"{int(kept.sum()) + alien:,} for {int(scored.sum()):,} distinct scores")
+    verdict.unless(not (scored & ~kept).any(), f"{_some(scored & ~kept)} have a score but no row")
+    verdict.unless(
+        not (kept & ~scored).any() and not alien, f"{_some(kept & ~scored)}, {alien} others: rows without score"
+    )
+
+
+def _some(which: "np.typing.NDArray[np.bool_]") -> str:
+    numbers = np.flatnonzero(which)
+    return f"{numbers.size:,} events ({', '.join(f'e{number:08d}' for number in numbers[:SHOWN])} …)"
+
+
+def _places(letters: set[Poisoned]) -> str:
+    some = sorted(letters)[:SHOWN]
+    return f"{len(letters)}: " + ", ".join(f"{one.place} {one.reason} {(one.value or b'')[:60]!r}" for one in some)
