@@ -13,6 +13,7 @@ from streams.metrics import Metrics
 from streams.runtime.batches import BatchApp, Ownership, create_app
 from streams.runtime.health import Health, Standing
 from streams.runtime.monitor import Monitor
+from streams.runtime.newest import newest_first
 from streams.runtime.retrying import until_answered
 from streams.runtime.sender import Sender
 from streams.settings import Settings
@@ -29,8 +30,9 @@ class LearnerWorker:
         self._topics = topics = usecase.topics(settings.partitions)
         self._sender = Sender(settings.kafka, usecase.group("learner"))
         self.health = Health(("kafka",), metrics, settings.stall_seconds)
+        announced = partial(newest_first, settings.kafka, topics.models.name)
         self.agent = LearnerAgent(
-            usecase, topics, settings.kafka, self._sender, settings.signing_key(), metrics, settings.max_ahead_ms
+            usecase, topics, announced, self._sender, settings.signing_key(), metrics, settings.max_ahead_ms
         )
         self.app: BatchApp = create_app(
             usecase.group("learner"),

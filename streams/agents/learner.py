@@ -14,7 +14,8 @@ lead to the same weights. An example that comes twice, as its sender had a crash
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 
 import msgspec
 from faust.types import TP
@@ -27,7 +28,7 @@ from streams.metrics import Metrics
 from streams.models.lessons import Lessons, Outcome
 from streams.models.snapshot import ForeignSnapshot, SnapshotRefused
 from streams.runtime.batches import EARLIEST, Batch
-from streams.runtime.newest import newest
+from streams.runtime.newest import Logged
 from streams.runtime.sender import Sender
 from streams.usecases import UseCase
 
@@ -35,6 +36,11 @@ STAGE = "learner"
 
 Clock = Callable[[], float]
 """Seconds since the epoch."""
+
+Announced = Callable[[], AsyncGenerator[Logged, None]]
+"""The records of the model topic, the newest first."""
+
+MOST_TRIED = 100  # announcements that are looked at for one to go on from
 
 log = logging.getLogger(__name__)
 
@@ -49,14 +55,14 @@ class LearnerAgent:
         self,
         usecase: UseCase,
         topics: Topics,
-        kafka: str,
+        announced: Announced,
         sender: Sender,
         key: bytes,
         metrics: Metrics,
         max_ahead_ms: int,
         clock: Clock = time.time,
     ) -> None:
-        self._usecase, self._topics, self._kafka = usecase, topics, kafka
+        self._usecase, self._topics, self._models = usecase, topics, announced
         self._sender, self._key, self._metrics = sender, key, metrics
         self._max_ahead, self._clock = max_ahead_ms, clock
         self._dead_letters = DeadLetters(sender, topics.dlq.name, metrics)
@@ -66,16 +72,36 @@ class LearnerAgent:
         self._announced: dict[int, int] = {}
 
     async def take_up(self) -> None:
-        """Take up the last announced model.
+        """Take up the newest announced model that is sound, and of this feature set and recipe.
 
-        Raises SnapshotRefused where it cannot be trusted: neither an older one nor a new one silently takes
-        its place.
+        What is damaged is named with its offset and passed over: an older model and the examples since then lead
+        to the same weights. Without a model of ours learning starts with the earliest example; but where some were
+        damaged SnapshotRefused is raised instead, as it is more likely the key that is wrong.
         """
         async with self._lock:
-            self._take_up(await newest(self._kafka, self._topics.models.name))
+            self.lessons, self._announced = self._none(), {}
+            tried = damaged = 0
+            async with aclosing(self._models()) as records:
+                async for record in records:
+                    try:
+                        if self._resume(record):
+                            return
+                    except SnapshotRefused as error:
+                        damaged += 1
+                        self._metrics.models_refused.inc()
+                        log.error("%s/0 at offset %d: refused: %s", self._topics.models.name, record.offset, error)
+                    tried += 1
+                    if tried == MOST_TRIED:
+                        break
+            if damaged:
+                raise SnapshotRefused(
+                    f"{self._topics.models.name}: none of its newest {tried} records is a model to go on from, and "
+                    f"{damaged} were refused: is HEADRACE_MODEL_KEY the one they were signed with?"
+                )
+            log.info("no model yet: learning starts with the earliest example")
 
     async def positions(self, partitions: set[TP]) -> Mapping[TP, int]:
-        """Take up the last announced model, which another process may have made, and return where it goes on."""
+        """Take up the newest announced model, which another process may have made, and return where it goes on."""
         if partitions:
             await self.take_up()
         return {tp: self.lessons.offsets.get(tp.partition, EARLIEST) for tp in partitions}
@@ -121,27 +147,26 @@ class LearnerAgent:
         features = self._usecase.features
         return Lessons(self._usecase.recipe, features.names, features.fingerprint)
 
-    def _take_up(self, value: bytes | None) -> None:
-        self.lessons, self._announced = self._none(), {}
-        if value is None:
-            log.info("no model yet: learning starts with the earliest example")
-            return
+    def _resume(self, record: Logged) -> bool:
+        """Go on from a record of the model topic; return whether it is a model of ours to go on from.
+
+        Raises SnapshotRefused of one that is damaged.
+        """
+        features = self._usecase.features
         try:
-            announcement = _decode_announcement(value)
-            features = self._usecase.features
-            self.lessons = Lessons.resume(
+            announcement = _decode_announcement(record.value)
+            lessons = Lessons.resume(
                 announcement, self._usecase.recipe, features.names, features.fingerprint, self._key
             )
         except ForeignSnapshot as error:
-            log.warning("%s: learning starts anew with the earliest example", error)
-            return
-        except (msgspec.DecodeError, SnapshotRefused) as error:
-            raise SnapshotRefused(
-                f"the newest record of {self._topics.models.name} is no model to go on with: {error}"
-            ) from None
-        self._announced = announcement.example_offsets
+            log.warning("%s/0 at offset %d: not gone on with: %s", self._topics.models.name, record.offset, error)
+            return False
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise SnapshotRefused(f"no announcement: {error}") from None
+        self.lessons, self._announced = lessons, announcement.example_offsets
         self._show_model(announcement.created_at)
         log.info("model %s goes on learning", announcement.model_id)
+        return True
 
     async def _read(self, batch: Batch) -> list[Example]:
         latest = int(self._clock() * 1000) + self._max_ahead

@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -17,7 +17,7 @@ from streams.metrics import Metrics
 from streams.models.compiled import scorer
 from streams.models.recipes import RECIPES
 from streams.models.snapshot import SnapshotRefused, unseal
-from streams.runtime.newest import newest
+from streams.runtime.newest import Logged, newest_first
 from streams.usecases import UseCase
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 _decode = msgspec.json.Decoder(ModelAnnouncement).decode
 
 RETRY_SECONDS = 5.0
+MOST_TRIED = 100  # records that are looked at for a first model
 
 Swap = Callable[[ServingModel], None]
 
@@ -32,9 +33,8 @@ Swap = Callable[[ServingModel], None]
 class ModelFeed:
     """The models of a use case as they are announced, each handed to `swap` if it may be used.
 
-    At the start the recipe's unlearnt model serves, and only the newest record of the topic is tried: what came
-    before it is not. A snapshot with a wrong signature or of another feature set is refused, and the model in use
-    stays.
+    At the start the recipe's unlearnt model serves until the newest sound record of the topic is found. A snapshot
+    with a wrong signature or of another feature set is refused by its offset, and the model in use stays.
     """
 
     def __init__(self, usecase: UseCase, kafka: str, topic: str, key: bytes, metrics: Metrics, swap: Swap) -> None:
@@ -54,9 +54,7 @@ class ModelFeed:
         await self._consumer.seek_to_end(self._partition)
         # Where to follow from is settled first: what is announced meanwhile comes twice, and nothing is missed.
         await self._consumer.position(self._partition)
-        value = await newest(self._kafka, self._partition.topic)
-        if value is not None:
-            await self._take(value)
+        await self._take_newest(newest_first(self._kafka, self._partition.topic))
         self._following = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
@@ -75,22 +73,33 @@ class ModelFeed:
         while True:
             try:
                 async for record in self._consumer:
-                    await self._take(record.value)
+                    await self._take(Logged(record.offset, record.value or b""))
             except Exception as error:
                 ours = None if isinstance(error, KafkaError) else error
                 log.warning("%s: not followed, trying again: %s", self._partition.topic, error, exc_info=ours)
             await asyncio.sleep(RETRY_SECONDS)
 
-    async def _take(self, value: bytes | None) -> None:
+    async def _take_newest(self, records: AsyncGenerator[Logged, None]) -> None:
+        """Take the first that is sound; `records` are the newest of the topic first."""
+        tried = 0
+        async with aclosing(records):
+            async for record in records:
+                tried += 1
+                if await self._take(record) or tried == MOST_TRIED:
+                    return
+
+    async def _take(self, record: Logged) -> bool:
         try:
-            announcement = _decode(value or b"")
+            announcement = _decode(record.value)
             # Large models take a while to load: not in the event loop.
             model = await asyncio.to_thread(unseal, announcement, self._key, self._usecase.features.fingerprint)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, SnapshotRefused) as error:
-            log.error("model refused, the one in use stays: %s", error)
+            place = self._partition
+            log.error("%s/%d at offset %d: refused, the model in use stays: %s", *place, record.offset, error)
             self._metrics.models_refused.inc()
-            return
+            return False
         self._use(ServingModel(announcement.model_id, scorer(model, self._names), announcement.created_at))
+        return True
 
     def _use(self, model: ServingModel) -> None:
         self._metrics.model(model.model_id, model.created_at)

@@ -1,4 +1,7 @@
-"""The newest record of a partition: where a state that travels in a topic is found again."""
+"""The records of a partition, the newest first: where a state that travels in a topic is found again."""
+
+from collections.abc import AsyncGenerator
+from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaTimeoutError
@@ -6,12 +9,22 @@ from aiokafka.errors import KafkaTimeoutError
 from schemas.topics import MB
 
 PATIENCE_MS = 20_000
+MORE_AT_ONCE = 4  # as many records as before: the first is nearly always the one that is looked for
 
 
-async def newest(kafka: str, topic: str, partition: int = 0, patience_ms: int = PATIENCE_MS) -> bytes | None:
-    """Return the value of the partition's last record, None where the partition is empty.
+class Logged(NamedTuple):
+    """A record's offset and value, empty where it is null."""
 
-    Raises KafkaError, also when the record does not come: an answer of None would say that there is none.
+    offset: int
+    value: bytes
+
+
+async def newest_first(
+    kafka: str, topic: str, partition: int = 0, patience_ms: int = PATIENCE_MS
+) -> AsyncGenerator[Logged, None]:
+    """Yield the partition's records from its end back to its beginning.
+
+    Raises KafkaError, also when a record does not come: an early end would say that there is none.
     """
     place = TopicPartition(topic, partition)
     consumer = AIOKafkaConsumer(
@@ -22,13 +35,27 @@ async def newest(kafka: str, topic: str, partition: int = 0, patience_ms: int = 
         consumer.assign([place])
         begin = (await consumer.beginning_offsets([place]))[place]
         end = (await consumer.end_offsets([place]))[place]
-        if begin == end:
-            return None
-        consumer.seek(place, end - 1)  # compaction never removes the last record
-        records = (await consumer.getmany(place, timeout_ms=patience_ms)).get(place)
-        if not records:
-            raise KafkaTimeoutError(f"{topic}/{partition}: the newest record does not come")
-        value: bytes | None = records[-1].value
-        return value or b""
+        count = 1
+        while begin < end:
+            start = max(begin, end - count)
+            for record in reversed(await _between(consumer, place, start, end, patience_ms)):
+                yield record
+            end, count = start, MORE_AT_ONCE * count
     finally:
         await consumer.stop()
+
+
+async def _between(
+    consumer: AIOKafkaConsumer, place: TopicPartition, start: int, end: int, patience_ms: int
+) -> list[Logged]:
+    """Return the records there are from `start` to before `end`; compaction leaves gaps, but never at the log's end."""
+    found: list[Logged] = []
+    consumer.seek(place, start)
+    position = start
+    while position < end:
+        records = (await consumer.getmany(place, timeout_ms=patience_ms)).get(place)
+        if not records:
+            raise KafkaTimeoutError(f"{place.topic}/{place.partition}: the records from {position} on do not come")
+        position = records[-1].offset + 1
+        found += [Logged(record.offset, record.value or b"") for record in records if record.offset < end]
+    return found

@@ -1,6 +1,7 @@
 """Model swap: what is announced is put to use if it may be, and refused without harm if it may not."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ from streams.agents.scoring import ServingModel
 from streams.metrics import Metrics
 from streams.models.recipes import RECIPES
 from streams.models.snapshot import seal
+from streams.runtime.newest import Logged
 from streams.usecases import FRAUD
 
 KEY = b"k" * 32
@@ -35,12 +37,12 @@ def announced(key: bytes = KEY, feature_set: str = FRAUD.features.fingerprint, c
     )
 
 
-def taken(value: bytes | None) -> tuple[list[ServingModel], float | None]:
+def taken(value: bytes) -> tuple[list[ServingModel], float | None]:
     """What is put to use after a record of the model topic, and how many were refused."""
     swapped: list[ServingModel] = []
     metrics = Metrics("worker")
     feed = ModelFeed(FRAUD, "127.0.0.1:1", "fraud.models", KEY, metrics, swapped.append)
-    asyncio.run(feed._take(value))  # as if it had come from Kafka
+    asyncio.run(feed._take(Logged(7, value)))  # as if it had come from Kafka
     return swapped, metrics.registry.get_sample_value("headrace_models_refused_total")
 
 
@@ -53,7 +55,6 @@ def test_a_sealed_model_is_put_to_use() -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        None,
         b"",
         b"{}",
         b'{"model_id":"\xff"}',
@@ -62,11 +63,27 @@ def test_a_sealed_model_is_put_to_use() -> None:
         announced(feature_set="0" * 16),
         announced().replace(b'"examples_learnt":5', b'"examples_learnt":6'),
     ],
-    ids=["null", "empty", "no fields", "not UTF-8", "a nesting bomb", "another key", "other features", "altered"],
+    ids=["null", "no fields", "not UTF-8", "a nesting bomb", "another key", "other features", "altered"],
 )
-def test_anything_else_is_refused_and_counted(value: bytes | None) -> None:
-    """Nothing is swapped, one more is counted, and the feed lives to read the next."""
+def test_anything_else_is_refused_and_counted(value: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is swapped, one more is counted, a line names its place, and the feed lives to read the next."""
     assert taken(value) == ([], 1)
+    (line,) = [record.message for record in caplog.records]
+    assert line.startswith("fraud.models/0 at offset 7: refused, ")
+
+
+def test_at_the_start_the_newest_sound_model_serves() -> None:
+    """A damaged newest record costs the models since the last sound one, and nothing more."""
+    swapped: list[ServingModel] = []
+
+    async def newest_first() -> AsyncGenerator[Logged, None]:
+        for offset, value in ((9, announced(key=b"x" * 32)), (8, b"{"), (5, announced(created_at=2))):
+            yield Logged(offset, value)
+        raise AssertionError("looked further than it had to")
+
+    feed = ModelFeed(FRAUD, "127.0.0.1:1", "fraud.models", KEY, Metrics("worker"), swapped.append)
+    asyncio.run(feed._take_newest(newest_first()))
+    assert [model.created_at for model in swapped] == [2]
 
 
 class Troubled:
@@ -84,7 +101,7 @@ class Troubled:
         one = self._said.pop(0)
         if isinstance(one, Exception):
             raise one
-        return SimpleNamespace(value=one)
+        return SimpleNamespace(offset=0, value=one)
 
 
 @pytest.mark.parametrize("error", [CorruptRecordException("too bad"), RuntimeError("too bad")])
