@@ -154,12 +154,15 @@ class Health:
             return max((self._now - since for _, since in self._waits()), default=0.0)
 
     def stalled(self) -> str | None:
-        """Say what has not moved for too long, None if nothing has."""
+        """Say what has not moved, once something has not for too long; None until then.
+
+        What waits for half of that time is named as well: who holds a lock may be seen after who waits for it.
+        """
         with self._lock:
-            for what, since in self._waits():
-                if self._now - since > self._stall_seconds:
-                    return f"{what} for {self._now - since:.0f} s"
-        return None
+            waits = [(what, self._now - since) for what, since in self._waits()]
+        if all(seconds <= self._stall_seconds for _, seconds in waits):
+            return None
+        return ", ".join(f"{what} for {seconds:.0f} s" for what, seconds in waits if seconds > self._stall_seconds / 2)
 
     def livez(self) -> Answer:
         """Answer whether the process moves, or has nothing to do."""
@@ -200,9 +203,9 @@ class Health:
         if self._beat_at is None:
             return
         yield "the event loop has been stuck", self._beat_at
-        for what, since in self._tasks.values():
-            yield f"{what} has not ended", max(since, self._trouble_at)
         for tp, one in self._partitions.items():
             if one.standing.offset < one.end:
                 at = f"{tp.topic}/{tp.partition} has stood at offset {one.standing.offset} of {one.end}"
                 yield at, max(one.moved_at, self._trouble_at)
+        for what, since in self._tasks.values():
+            yield f"{what} has not ended", max(since, self._trouble_at)

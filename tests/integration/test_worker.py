@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
 from kafka import KafkaConsumer, TopicPartition
@@ -149,29 +148,6 @@ def test_lag_tools_see_how_far_the_stages_are(world: World) -> None:
 def waits(process: Process) -> bool:
     """Wait until a worker says that Redis is away, and go on living."""
     return within(PATIENCE, lambda: "trying again: Redis at" in process.log.read_text()) and process.alive
-
-
-def retries(process: Process) -> float:
-    with urlopen(process.metrics or "", timeout=5) as answer:
-        lines = answer.read().decode().splitlines()
-    return sum(float(line.split()[-1]) for line in lines if line.startswith("headrace_store_retries_total{"))
-
-
-def test_a_redis_that_hangs_holds_scores_up_and_loses_none(world: World) -> None:
-    """Longer than the socket's time-out: the worker lives, says so, counts its attempts, and then scores all."""
-    worker = world.restarted()
-    assert world.valkey.process_id
-    world.valkey.process_id.signal(signal.SIGSTOP)
-    try:
-        world.pay(100)
-        assert waits(worker), worker.epitaph()
-        assert within(10, lambda: retries(worker) >= 1)
-    finally:
-        world.valkey.process_id.signal(signal.SIGCONT)
-    assert world.all_scored(), worker.epitaph()
-    assert all("trying again: Redis at" in line for line in complaints(worker.log))
-    world.processes.stop(worker)
-    assert worker.popen.returncode == 0
 
 
 def test_a_partition_that_changes_hands_meanwhile_is_claimed_later(world: World) -> None:

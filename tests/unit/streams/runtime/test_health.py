@@ -115,6 +115,18 @@ def test_one_partition_that_hangs_is_enough() -> None:
     assert health.stalled() == "fraud.labels/1 has stood at offset 5 of 9 for 62 s"
 
 
+def test_what_waits_as_well_is_named() -> None:
+    """Who holds what others wait for may have been seen later than they: all of them stand in the line."""
+    health = running()
+    with health.working("a checkpoint"):
+        later(health, 1)
+        see(health, 5, 9)
+        later(health, STALL)
+        with health.working("an announcement"):
+            found = "fraud.transactions/0 has stood at offset 5 of 9 for 60 s, a checkpoint has not ended for 61 s"
+            assert health.stalled() == found
+
+
 def test_a_task_that_does_not_end_has_stalled() -> None:
     """A checkpoint that hangs is told by its name; one that fails or ends is not."""
     health = running()
