@@ -49,7 +49,7 @@ GROUP = FRAUD.group("stages")
 SETTINGS = {
     "HEADRACE_MODEL_KEY": "a key for tests, and for nothing else",
     "HEADRACE_PARTITIONS": str(PARTITIONS),
-    "HEADRACE_SESSION_SECONDS": "6",
+    "HEADRACE_SESSION_SECONDS": "3",
 }
 
 

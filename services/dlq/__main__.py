@@ -19,7 +19,7 @@ from services.dlq.log import Choice, DeadLetterLog
 from services.dlq.replay import Replay
 from streams.arguments import argument
 from streams.runtime.sender import Sender, UndeliveredError
-from streams.runtime.topics import KafkaUnavailable, TopicMismatch
+from streams.runtime.topics import KafkaUnavailable, TopicMismatch, create_topics
 from streams.settings import Settings, SettingsError
 from streams.stores.files import milliseconds
 from streams.usecases import USECASES
@@ -65,7 +65,7 @@ class Tool:
         taking = (topics.events, topics.labels, topics.scores, topics.examples)
         self._options, self._kafka = options, settings.kafka
         self._topics = {topic.name: topic for topic in taking}
-        self._dlq = topics.dlq
+        self._all, self._dlq = topics, topics.dlq
         self._log = DeadLetterLog(settings.kafka, topics.dlq)
 
     async def run(self) -> None:
@@ -104,25 +104,19 @@ class Tool:
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await asyncio.to_thread(create_topics, self._kafka, self._all)
         replayed = await self._log.replayed(choice)
-        sender = await self._sender()
+        sender = Sender(self._kafka, "dlq-replay")
         replay = Replay(sender, self._dlq.name, self._topics, replayed, options.force)
         try:
+            await sender.start()
             async with aclosing(self._log.letters(choice)) as letters:
                 await replay.run(letters, lambda: stop.is_set() or replay.taken == options.limit)
+        except KafkaError as error:
+            raise KafkaUnavailable(f"Kafka at {self._kafka} does not answer ({type(error).__name__})") from None
         finally:
             await sender.stop()
             print(json.dumps(replay.counts()) if options.json else "\n".join(replay.told()))
-
-    async def _sender(self) -> Sender:
-        sender = Sender(self._kafka, "dlq-replay")
-        try:
-            await sender.start()
-            for name in (*self._topics, self._dlq.name):
-                await sender.partitions(name)
-        except KafkaError as error:
-            raise KafkaUnavailable(f"Kafka at {self._kafka} does not answer ({type(error).__name__})") from None
-        return sender
 
 
 def _refuse(error: Exception, code: int) -> int:
