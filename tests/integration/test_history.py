@@ -1,6 +1,7 @@
 """The history process on a real Kafka and Cassandra: every score kept, every label joined, whatever happens."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.error import HTTPError
 from urllib.request import urlopen
 from uuid import uuid4
 
@@ -82,6 +84,16 @@ class World:
         with urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as answer:
             lines = answer.read().decode().splitlines()
         return sum(float(one.rsplit(" ", 1)[1]) for one in lines if one.startswith(line))
+
+    def unready(self) -> list[str]:
+        """Why the process is not ready; nothing if it is."""
+        try:
+            with urlopen(f"http://127.0.0.1:{self.metrics_port}/readyz", timeout=5) as answer:
+                content = json.load(answer)
+        except HTTPError as error:
+            content = json.load(error)
+        reasons: list[str] = content["reasons"]
+        return reasons
 
     def send(self, *messages: Message) -> None:
         producer = KafkaProducer(bootstrap_servers=self.kafka, acks="all", max_request_size=4_000_000)
@@ -282,11 +294,11 @@ def mortal_cassandra(tmp_path: Path) -> Iterator[Cassandra]:
 
 
 def test_cassandra_may_be_away(kafka_server: str, mortal_cassandra: Cassandra, tmp_path: Path) -> None:
-    """While Cassandra is down nothing is lost, no label is called unknown, and a metric shows it; then all of it
-    is caught up with."""
+    """While Cassandra is down nothing is lost and no label is called unknown; the process lives for longer than a
+    stall takes, is not ready and says so; then all of it is caught up with."""
     with running(World(kafka_server, mortal_cassandra.address, tmp_path)) as world:
         n = 200
-        world.start(HEADRACE_LABEL_WAIT_SECONDS="0.5")
+        world.start(HEADRACE_LABEL_WAIT_SECONDS="0.5", HEADRACE_STALL_SECONDS="5")
         world.send(*[score_message(score(i), i % PARTITIONS) for i in range(10)])
         assert within(PATIENCE, lambda: "ready" in world.said() and world.lag() == 0), world.said()
         mortal_cassandra.kill()
@@ -296,9 +308,16 @@ def test_cassandra_may_be_away(kafka_server: str, mortal_cassandra: Cassandra, t
         assert within(
             PATIENCE, lambda: world.metric('headrace_lag_records{partition="0",topic="fraud.labels"}') == n / 2
         )
+        assert within(PATIENCE, lambda: "cassandra is away" in world.unready()), world.unready()
+        assert world.metric('headrace_store_up{store="cassandra"}') == 0
+        until = time.monotonic() + 6
+        while time.monotonic() < until:
+            assert world.processes[0].poll() is None, world.said()
+            time.sleep(0.2)
         mortal_cassandra.start()
         mortal_cassandra.wait_healthy()
         assert within(PATIENCE, lambda: world.lag() == 0), world.said()
+        assert within(PATIENCE, lambda: world.unready() == []), world.unready()
 
         scores = {f"e{i}": score(i) for i in range(n)}
         assert world.ask(lambda store: store.scores(list(scores))) == scores
