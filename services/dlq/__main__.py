@@ -18,6 +18,7 @@ from services.dlq.letter import DONE, standing
 from services.dlq.log import Choice, DeadLetterLog
 from services.dlq.replay import Replay
 from streams.arguments import argument
+from streams.runtime.records import CorruptRecordsError
 from streams.runtime.sender import Sender, UndeliveredError
 from streams.runtime.topics import KafkaUnavailable, TopicMismatch, create_topics
 from streams.settings import Settings, SettingsError
@@ -46,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         asyncio.run(Tool(options, Settings.read(os.environ)).run())
     except SettingsError as error:
         return _refuse(error, 2)
-    except (KafkaUnavailable, TopicMismatch, UndeliveredError, NotThere) as error:
+    except (KafkaUnavailable, TopicMismatch, UndeliveredError, CorruptRecordsError, NotThere) as error:
         return _refuse(error, 1)
     except BrokenPipeError:  # `list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -73,7 +74,7 @@ class Tool:
         await {"list": self._list, "show": self._show, "replay": self._replay}[self._options.command]()
 
     async def _list(self) -> None:
-        options, choice, shown = self._options, _choice(self._options), 0
+        options, choice, shown, hidden = self._options, _choice(self._options), 0, 0
         replayed = await self._log.replayed(choice)
         if not options.json:
             print(output.HEADER)
@@ -81,12 +82,15 @@ class Tool:
             async for letter in letters:
                 state, why = standing(letter, replayed, self._topics)
                 if state == DONE and not options.all:
+                    hidden += 1
                     continue
                 if shown == options.limit:
                     break
                 shown += 1
                 facts = output.facts(letter, state, why)
                 print(json.dumps(facts) if options.json else output.line(letter, state, why), flush=True)
+        if not options.json:
+            print(f"{shown} letters" + (f"; {hidden} replayed ones are left out (--all shows them)" if hidden else ""))
 
     async def _show(self) -> None:
         choice = Choice(offset=self._options.offset)
@@ -134,7 +138,7 @@ def _since(text: str) -> int:
         moment = datetime.fromisoformat(text)
     except ValueError:
         return int(time.time() * 1000) - milliseconds(text)
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    return max(0, int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000))
 
 
 def _whole(text: str) -> int:

@@ -109,6 +109,7 @@ def test_a_record_that_died_goes_back_once_it_can_be_processed(
     ]
     assert letters[1]["source"]["topic"] == EVENTS
     assert tool.letters("--reason", "future", "--topic", EVENTS, "--since", "1h") == letters[1:2]
+    assert tool.letters("--since", "1969-01-01", "--limit", "2") == letters[:2]
     assert tool.letters("--since", "2099-01-01") == tool.letters("--limit", "0") == []
     shown = json.loads(tool("show", str(letters[2]["offset"]), "--json"))
     assert (shown["key"], shown["value"]) == ({"text": "k"}, {"hex": rubbish.hex()})
@@ -121,6 +122,7 @@ def test_a_record_that_died_goes_back_once_it_can_be_processed(
     assert json.loads(tool("replay", "--reason", "future", "--json"))["replayed"] == 1
     assert within(PATIENCE, lambda: {"old", "soon"} <= scores(world).keys())
     assert tool("replay", "--reason", "future") == "0 replayed\n1 left alone: replayed before\n"
+    assert tool("list").splitlines()[-1] == "2 letters; 1 replayed ones are left out (--all shows them)"
     (back,) = [one for one in records(world, EVENTS) if ("headrace-attempt", b"1") in one.headers]
     assert (back.key, json.loads(back.value)) == (b"c", soon)
     assert back.headers == [("trace", b"\x01"), ("headrace-attempt", b"1")]
