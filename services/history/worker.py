@@ -54,7 +54,12 @@ class HistoryWorker:
         )
         dead_letters = DeadLetters(sender, topics.dlq.name, metrics)
         history = HistoryAgent(self._store, dead_letters, metrics, settings.max_ahead_ms)
-        join = JoinAgent(usecase, settings, self._store, sender, self._offsets, dead_letters, metrics)
+        self._published = (
+            CassandraHistory(settings.cassandra, settings.keyspace, usecase.name, self._retried("cassandra"))
+            if usecase.deployment
+            else None
+        )
+        join = JoinAgent(usecase, settings, self._store, sender, self._offsets, dead_letters, metrics, self._published)
         self._lanes = {
             topics.scores.name: Lanes(self.app, history.work),
             topics.labels.name: Lanes(self.app, join.work),
@@ -68,6 +73,9 @@ class HistoryWorker:
     async def running(self) -> AsyncIterator[None]:
         """Everything the app needs around it, from before its start until after its stop."""
         async with AsyncExitStack() as stack:
+            if self._published:
+                await self._published.start()
+                stack.push_async_callback(self._published.close)
             for resource, stop in (
                 (self._store, self._store.close),
                 (self._sender, self._sender.stop),

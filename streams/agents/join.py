@@ -40,7 +40,8 @@ class JoinAgent:
     """Joins each batch of the label topic; the first labels of a partition leave first.
 
     A label whose event is not found waits `label_wait_seconds`, and beyond that until the group behind
-    `offsets` has written every score that is there by then: a slow store makes labels late, never unknown.
+    `offsets` has written every score that is there by then: a slow store makes labels late, never unknown. An
+    event that this deployment has not scored may be among the `published` ones, from before its time.
     """
 
     def __init__(
@@ -52,12 +53,13 @@ class JoinAgent:
         offsets: GroupOffsets,
         dead_letters: DeadLetters,
         metrics: Metrics,
+        published: HistoryStore | None = None,
     ) -> None:
         self._topics: Topics = usecase.topics(settings.partitions)
         self._joiner = Joiner(usecase, settings.partitions)
         self._patience = settings.label_wait_seconds
         self._max_ahead_ms = settings.max_ahead_ms
-        self._store = store
+        self._store, self._published = store, published
         self._sender = sender
         self._offsets = offsets
         self._dead_letters = dead_letters
@@ -74,6 +76,8 @@ class JoinAgent:
             over = await patience.over()  # asked before looking: what was written by then will be seen
             run = waiting[:LABELS_AT_ONCE]
             scores |= await self._store.scores(_missing(run, scores))
+            if over and self._published:
+                scores |= await self._published.scores(_missing(run, scores))
             ready = run if over else _leading(run, scores)
             if ready:
                 await self._emit(batch, ready, scores)

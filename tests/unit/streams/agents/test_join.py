@@ -93,7 +93,7 @@ class Written:
 class World:
     """A join agent around a store in memory; `yielded` are the offsets it says are done."""
 
-    def __init__(self, written: bool = True) -> None:
+    def __init__(self, written: bool = True, published: MemoryHistory | None = None) -> None:
         self.store, self.outbox, self.written = MemoryHistory(), Outbox(), Written(written)
         self.metrics = Metrics("test")
         letters = DeadLetters(self.outbox, TOPICS.dlq.name, self.metrics)  # type: ignore[arg-type]
@@ -105,6 +105,7 @@ class World:
             self.written,  # type: ignore[arg-type]
             letters,
             self.metrics,
+            published,
         )
         self.yielded: list[int] = []
 
@@ -116,9 +117,9 @@ class World:
             if offset not in self.yielded:  # again while it waits, as a sign of life
                 self.yielded.append(offset)
 
-    async def score(self, event_id: str) -> None:
+    async def score(self, event_id: str, store: MemoryHistory | None = None) -> None:
         score = Score(event_id, 5, {"customer": "c", "terminal": "t"}, {}, 0.5, "accept", "m@1", "00ff", 6, 7)
-        await self.store.write_scores([Scored(score, encode(score), 0)])
+        await (store or self.store).write_scores([Scored(score, encode(score), 0)])
 
 
 async def until(truth: Callable[[], bool]) -> None:
@@ -184,6 +185,25 @@ def test_while_scores_are_still_being_written_no_label_is_unknown(found: bool) -
         await working
         assert world.outbox.examples == (["b"] if found else [])
         assert len(world.outbox.letters) == (0 if found else 1)
+
+    run(scenario())
+
+
+def test_an_event_from_before_this_deployment_is_among_the_published() -> None:
+    """Who has not scored an event itself takes what was published of it, but not before that is certain."""
+
+    async def scenario() -> None:
+        published = MemoryHistory()
+        world = World(written=False, published=published)
+        await world.score("old", published)
+        working = asyncio.create_task(world.work("old"))
+        await until(lambda: world.written.asked >= 2)
+        assert world.outbox.batches == []
+        world.written.done = True
+        await working
+        assert world.outbox.examples == ["old"]
+        assert world.outbox.letters == []
+        assert list(await world.store.labels(["old"])) == ["old"]
 
     run(scenario())
 
