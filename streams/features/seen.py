@@ -4,7 +4,7 @@ Records of a source come at rising offsets, but for a few that later ones overta
 may come again. The window is that of RFC 4303, 3.4.3 (IPsec's anti-replay service), on offsets.
 """
 
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,14 @@ _NEVER = -1
 class Seen:
     """Highest offset taken int64[sources], and a bit for each offset of the window, uint8[sources, WINDOW / 8].
 
+    `width` is the number of bytes a source takes.
+
     >>> seen = Seen(1)
     >>> [seen.add(0, offset) for offset in (5, 7, 5, 6, 7)]
     [True, True, False, True, False]
     """
+
+    width: Final = 8 + WINDOW // 8
 
     def __init__(self, sources: int) -> None:
         self.highest: NDArray[np.int64] = np.full(sources, _NEVER, np.int64)
@@ -43,17 +47,16 @@ class Seen:
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Return what `to_bytes` gave; raise ValueError where it did not."""
-        width = 8 + WINDOW // 8
-        if len(data) % width:
-            raise ValueError(f"{len(data)} bytes are no windows of {width}")
-        seen = cls(len(data) // width)
-        rows = np.frombuffer(data, np.uint8).reshape(-1, width)
+        if len(data) % cls.width:
+            raise ValueError(f"{len(data)} bytes are no windows of {cls.width}")
+        seen = cls(len(data) // cls.width)
+        rows = np.frombuffer(data, np.uint8).reshape(-1, cls.width)
         seen.highest[:] = np.ascontiguousarray(rows[:, :8]).view("<i8")[:, 0]
         seen._recent[:] = rows[:, 8:]
         return seen
 
     def to_bytes(self) -> bytes:
-        """Return 8 + WINDOW / 8 bytes a source, the same for the same offsets taken, in whatever order."""
+        """Return `width` bytes a source, the same for the same offsets taken, in whatever order."""
         return np.hstack([self.highest.astype("<i8").view(np.uint8).reshape(-1, 8), self._recent]).tobytes()
 
     def copy(self) -> "Seen":

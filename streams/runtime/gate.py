@@ -4,6 +4,9 @@ Without watermarks rows pass as they come. As soon as one source has sent a wate
 source has one beyond them, and pass in `merge_order`: then the stage's features do not depend on how fast each
 partition was, and equal a backtest's bit for bit (decision D3). When every source has ended its promise, rows pass
 as they come again.
+
+Events of a source come in its order, so that its highest offset tells what was seen. A label may have been overtaken
+by later ones of its partition, as it waited for its event: of labels a window of offsets is kept (`features.seen`).
 """
 
 from dataclasses import dataclass
@@ -12,10 +15,11 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from streams.features.seen import Seen
 from streams.features.table import StateRefused
 from streams.features.vector import merge_order
 from streams.kernels import I64, OUT_FLAGS, OUT_I64, VOID, kernel
-from streams.runtime.hop import END_OF_WATERMARKS, SOURCE_TOPICS, WATERMARK, HopRows
+from streams.runtime.hop import END_OF_WATERMARKS, FROM_LABELS, LABEL, SOURCE_TOPICS, WATERMARK, HopRows
 
 NEVER, ENDED = -1, np.iinfo(np.int64).max
 """A source's watermark before its first and after its last."""
@@ -23,24 +27,32 @@ NEVER, ENDED = -1, np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class Marks:
-    """What a checkpoint keeps of the gate: per source the highest offset folded, and its watermark (ms)."""
+    """What a checkpoint keeps of the gate: per source the highest offset folded, and its watermark (ms); and
+    which labels were folded of each partition of the label topic."""
 
     folded: NDArray[np.int64]
     watermarks: NDArray[np.int64]
+    labels: Seen
 
     def to_bytes(self) -> bytes:
-        """Return both arrays as little-endian bytes."""
-        return np.concatenate([self.folded, self.watermarks]).astype("<i8").tobytes()
+        """Return both arrays as little-endian bytes, and the labels'."""
+        return np.concatenate([self.folded, self.watermarks]).astype("<i8").tobytes() + self.labels.to_bytes()
 
     @classmethod
     def from_bytes(cls, data: bytes, sources: int) -> "Marks":
         """Return the marks in `data`, none where it is empty; raise StateRefused where it is of other sources."""
+        partitions = sources // SOURCE_TOPICS
         if not data:
-            return cls(np.full(sources, -1, np.int64), np.full(sources, NEVER, np.int64))
-        marks = np.frombuffer(data, "<i8").astype(np.int64)
-        if marks.size != 2 * sources:
-            raise StateRefused(f"marks of {marks.size // 2} sources, not of {sources}: the partition count has changed")
-        return cls(marks[:sources], marks[sources:])
+            return cls(np.full(sources, -1, np.int64), np.full(sources, NEVER, np.int64), Seen(partitions))
+        bare = len(data) == 16 * sources  # as they were kept when no label overtook another
+        if not bare and len(data) != 16 * sources + Seen.width * partitions:
+            found = len(data) * SOURCE_TOPICS // (16 * SOURCE_TOPICS + Seen.width)
+            raise StateRefused(f"marks of {found} sources, not of {sources}: the partition count has changed")
+        arrays, labels = data[: 16 * sources], data[16 * sources :]
+        marks = np.frombuffer(arrays, "<i8").astype(np.int64)
+        folded, watermarks = marks[:sources], marks[sources:]
+        seen = Seen.all_up_to(folded[-partitions:]) if bare else Seen.from_bytes(labels)
+        return cls(folded, watermarks, seen)
 
 
 class Gate:
@@ -50,6 +62,7 @@ class Gate:
         self._partitions = partitions
         self._marks = marks or Marks.from_bytes(b"", SOURCE_TOPICS * partitions)
         self._seen = self._marks.folded.copy()
+        self._labels_seen = self._marks.labels.copy()
         self._latest = np.full(self._seen.size, NEVER, np.int64)
         self._held: list[tuple[HopRows, NDArray[np.int64]]] = []
         self.duplicates = 0
@@ -61,7 +74,7 @@ class Gate:
 
     def marks(self) -> Marks:
         """Return what a checkpoint is to keep now."""
-        return Marks(self._marks.folded.copy(), self._marks.watermarks.copy())
+        return Marks(self._marks.folded.copy(), self._marks.watermarks.copy(), self._marks.labels.copy())
 
     def resume_at(self, next_offset: int) -> int:
         """Return where to read on after a restart: at the first row held, or else at `next_offset`."""
@@ -74,7 +87,7 @@ class Gate:
         """
         if (rows.source_partitions >= self._partitions).any():
             raise LookupError(f"a row of source partition {rows.source_partitions.max()}, of {self._partitions}")
-        fresh = _accept(self._sources(rows), rows.source_offsets, self._seen)
+        fresh = self._accept(rows)
         if not fresh.all():
             self.duplicates += int(len(rows) - fresh.sum())
             rows = rows.take(np.flatnonzero(fresh))
@@ -104,8 +117,23 @@ class Gate:
     def _sources(self, rows: HopRows) -> NDArray[np.int64]:
         return rows.source_topics * self._partitions + rows.source_partitions
 
-    def _pass(self, rows: HopRows) -> HopRows:
+    def _accept(self, rows: HopRows) -> NDArray[np.bool_]:
+        """Return which rows are new, and note them as seen."""
+        fresh = _accept(self._sources(rows), rows.source_offsets, self._seen)
+        labels = np.flatnonzero(rows.source_topics == FROM_LABELS)
+        if labels.size:
+            fresh[labels] = self._labels_seen.take(rows.source_partitions[labels], rows.source_offsets[labels])
+        return fresh
+
+    def _raise_marks(self, rows: HopRows) -> None:
+        """Note rows as folded."""
         _raise_marks(self._sources(rows), rows.source_offsets, self._marks.folded)
+        labels = np.flatnonzero(rows.source_topics == FROM_LABELS)
+        if labels.size:
+            self._marks.labels.take(rows.source_partitions[labels], rows.source_offsets[labels])
+
+    def _pass(self, rows: HopRows) -> HopRows:
+        self._raise_marks(rows)
         return rows.take(np.flatnonzero(rows.kinds != WATERMARK)) if (rows.kinds == WATERMARK).any() else rows
 
     def _hold(self, rows: HopRows) -> HopRows:
@@ -116,6 +144,7 @@ class Gate:
         self._marks.watermarks[sources[promises]] = np.where(times == END_OF_WATERMARKS, ENDED, times)
         # A promise waits with its source's rows: after a restart it counts as seen when they do.
         times = _running_latest(sources, np.where(promises, NEVER, rows.times), self._latest)
+        times = np.where(rows.kinds == LABEL, rows.times, times)  # whichever of them came first
         self._held.append((rows, times))
         bound = int(self._marks.watermarks.min())
         if bound == ENDED:
@@ -135,7 +164,7 @@ class Gate:
         times = np.concatenate([times for _, times in self._held])
         waiting, going = np.flatnonzero(times >= bound), np.flatnonzero(times < bound)
         self._held = [(held.take(waiting), times[waiting])] if waiting.size else []
-        _raise_marks(self._sources(held)[going], held.source_offsets[going], self._marks.folded)
+        self._raise_marks(held.take(going))
         going = going[held.kinds[going] != WATERMARK]
         ids = [held.texts[0][row].encode() for row in going.tolist()]
         return held.take(going[merge_order(times[going], held.kinds[going], ids)])

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streams.features.seen import Seen
 from streams.features.table import StateRefused
 from streams.runtime.gate import NEVER, Gate, Marks
 from streams.runtime.hop import END_OF_WATERMARKS, EVENT, LABEL, WATERMARK, HopRows
@@ -324,16 +325,71 @@ def test_a_new_promise_closes_the_gate_again() -> None:
     assert feed(gate, log) == in_order(log)
 
 
+# Labels that overtake each other.
+
+
+def test_overtaken_labels_pass_once() -> None:
+    """A label that waited for its event passes after later ones, and not again, nor do those, after a restart."""
+    first = [Row(LABELS_0, offset, LABEL, 1) for offset in (5, 8, 6)]
+    again = [Row(LABELS_0, offset, LABEL, 1) for offset in (5, 6, 7, 8, 9)]
+    gate = Gate(PARTITIONS)
+    assert feed(gate, first) == first
+    restarted = Gate(PARTITIONS, Marks.from_bytes(gate.marks().to_bytes(), len(SOURCES)))
+    for one in (gate, restarted):
+        assert feed(one, again) == [again[2], again[4]]
+        assert one.duplicates == 3
+
+
+@st.composite
+def with_labels_astray(draw: st.DrawFn) -> list[Row]:
+    """A log in which the labels between two promises of their source come in any order."""
+    parts = []
+    for number, source in enumerate(SOURCES):
+        rows, segment = list[Row](), list[Row]()
+        for row in draw(one_source(source, number)):
+            if row.kind == LABEL:
+                segment.append(row)
+                continue
+            rows += [*draw(st.permutations(segment)), row]
+            segment = []
+        parts.append(rows)
+    return draw(interleaved(parts))
+
+
+@drawn
+@given(with_labels_astray(), cuts, st.data())
+def test_labels_astray_change_no_order(log: list[Row], cuts: list[int] | None, data: st.DataObject) -> None:
+    """With watermarks the order is one, whichever label came first, also over a restart."""
+    assert feed(Gate(PARTITIONS), log, cuts) == in_order(log)
+    crash = data.draw(st.integers(0, len(log)))
+    gate = Gate(PARTITIONS)
+    passed = feed(gate, log[:crash])
+    restarted = Gate(PARTITIONS, Marks.from_bytes(gate.marks().to_bytes(), len(SOURCES)))
+    assert passed + feed(restarted, log, start=gate.resume_at(crash)) == in_order(log)
+
+
 # Marks.
 
 
 @given(st.lists(st.integers(-1, 2**62), min_size=2 * len(SOURCES), max_size=2 * len(SOURCES)))
 def test_marks_come_back_from_their_bytes(values: list[int]) -> None:
     """Bytes and back: the same marks."""
-    marks = Marks(np.array(values[: len(SOURCES)]), np.array(values[len(SOURCES) :]))
+    labels = Seen.all_up_to(np.array([3, 4]))
+    marks = Marks(np.array(values[: len(SOURCES)]), np.array(values[len(SOURCES) :]), labels)
     back = Marks.from_bytes(marks.to_bytes(), len(SOURCES))
+    assert back.labels.to_bytes() == labels.to_bytes()
     assert back.folded.tolist() == marks.folded.tolist()
     assert back.watermarks.tolist() == marks.watermarks.tolist()
+
+
+def test_marks_of_before_labels_could_be_overtaken_still_hold() -> None:
+    """Kept as two arrays alone: every label up to the highest counts as folded."""
+    log = [event(EVENTS_0, 4, 1), Row(LABELS_0, 5, LABEL, 3)]
+    gate = Gate(PARTITIONS)
+    feed(gate, log)
+    marks = Marks.from_bytes(gate.marks().to_bytes()[: 16 * len(SOURCES)], len(SOURCES))
+    later = [Row(LABELS_0, 7, LABEL, 3), Row(LABELS_0, 6, LABEL, 3)]
+    assert feed(Gate(PARTITIONS, marks), [*log, Row(LABELS_0, 3, LABEL, 3), *later]) == later
 
 
 def test_marks_of_other_sources_are_refused() -> None:
