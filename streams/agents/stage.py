@@ -52,8 +52,7 @@ class StageAgent:
         self._sender, self._store, self._metrics = sender, store, metrics
         self._dead_letters = DeadLetters(sender, topics.dlq.name, metrics)
         self._max_ahead, self._clock = max_ahead_ms, clock
-        self._fingerprint = self.stage.fingerprint(self._features.lateness).hex()
-        self._prefix = f"{usecase.full_name}.{self.stage.entity}.{self._fingerprint}"
+        self._usecase = usecase
         self._reader = EventReader(usecase)
         self._format = HopFormat(self._features, index) if index else None
         last = index + 1 == len(self._features.stages)
@@ -64,7 +63,7 @@ class StageAgent:
     async def claim(self, partition: int) -> int:
         """Take a partition over and return the offset to read from."""
         table = EntityTable(self.stage, self._features)
-        owned = OwnedPartition(f"{self._prefix}.{partition}", table, self._store, self._metrics)
+        owned = OwnedPartition(self._usecase.states(self.stage, partition), table, self._store, self._metrics)
         offset = await owned.claim(self._topics.events.partitions if self._index else None)
         self.owned[partition] = owned
         return offset

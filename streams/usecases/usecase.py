@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from schemas.topics import Topics, catalogue
 from streams.decisions.thresholds import Thresholds
-from streams.features.spec import FeatureSet
+from streams.features.spec import FeatureSet, Stage
 
 MOST_STAGES = 2
 """A third stage's source would need sequence numbers of its own to be de-duplicated by."""
@@ -51,6 +51,11 @@ class UseCase:
     def full_name(self) -> str:
         """The prefix of all that belongs to this deployment alone: topics, groups, states, rows."""
         return f"{self.name}.{self.deployment}" if self.deployment else self.name
+
+    def states(self, stage: Stage, partition: int) -> str:
+        """Return the name that a partition of a stage has in the state store."""
+        fingerprint = stage.fingerprint(self.features.lateness).hex()
+        return f"{self.full_name}.{stage.entity}.{fingerprint}.{partition}"
 
     def group(self, role: str) -> str:
         """Return the consumer group of a role: "stages", "history" or "learner"."""
