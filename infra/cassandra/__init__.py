@@ -33,6 +33,25 @@ SELECT event_id, to_unix_timestamp(label_time), label FROM {keyspace}.labels
 WHERE usecase = ? AND event_id IN ?
 """
 
+INSERT_ENTITY_STATE = """
+INSERT INTO {keyspace}.entity_states (name, bucket, entity, position, state) VALUES (?, ?, ?, ?, ?) USING TTL ?
+"""
+
+SELECT_ENTITY_STATES = """
+SELECT entity, position, state FROM {keyspace}.entity_states
+WHERE name = ? AND bucket = ? AND (entity, position) > (?, ?) LIMIT ?
+"""
+
+DELETE_ENTITY_STATES = """
+DELETE FROM {keyspace}.entity_states WHERE name = ? AND bucket = ? AND entity = ? AND position < ?
+"""
+
+INSERT_ENTITY_SNAPSHOT = """
+INSERT INTO {keyspace}.entity_snapshots (name, position, record) VALUES (?, ?, ?) USING TIMESTAMP ?
+"""
+
+SELECT_ENTITY_SNAPSHOT = "SELECT position, record FROM {keyspace}.entity_snapshots WHERE name = ?"
+
 
 def schema(keyspace: str) -> list[str]:
     """Return the statements that create the keyspace and its tables where they are missing."""
