@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -40,6 +41,11 @@ EXPECTED = (
 SWITCH_SECONDS = 0.0005
 """How long one thread may keep the interpreter while the other, fetching or folding, waits: 5 ms by default."""
 
+STOP_SECONDS = 20.0
+"""For the last batches, the last checkpoint and the group: more than the 10 s that a handover has."""
+
+TELL_SECONDS = 10.0  # between two lines of aiokafka's about the same
+
 GARBAGE_OBJECTS = 50_000
 """Allocations between two collections; a batch makes thousands that are gone without one."""
 
@@ -69,6 +75,27 @@ class Routine(logging.Filter):
         )
 
 
+class Repeated(logging.Filter):
+    """Drops what aiokafka says again within TELL_SECONDS, whatever the words filled in.
+
+    While a broker is away it says so some two hundred times a second.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told_at: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether a record is worth telling."""
+        if not record.name.startswith("aiokafka"):
+            return True
+        message = str(record.msg)
+        if abs(record.created - self._told_at.get(message, float("-inf"))) < TELL_SECONDS:
+            return False
+        self._told_at[message] = record.created
+        return True
+
+
 Resources = Callable[[], AbstractAsyncContextManager[None]]
 """What the app's handlers need: entered before the app starts, left after it has stopped."""
 
@@ -78,13 +105,15 @@ def run(app: BatchApp, resources: Resources = nullcontext, topics: Iterable[Topi
 
     It does not start unless `topics`, and whatever else its agents read, are there as they are declared.
     On a signal the batches in hand are finished and the owner of the state makes its last checkpoint. On a
-    failure nothing more is written: the last checkpoint stands, and whoever starts workers starts another.
+    failure nothing more is written: the last checkpoint stands, and whoever starts workers starts another. So it
+    does where the end takes more than STOP_SECONDS, as something is away that it waits for: the process ends then (1).
     """
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     for handler in logging.getLogger().handlers:
         handler.addFilter(Routine())
+        handler.addFilter(Repeated())
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
         failure = asyncio.run(_run(app, resources, topics))
@@ -114,11 +143,21 @@ async def _run(app: BatchApp, resources: Resources, topics: Iterable[Topic]) -> 
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait([living, stopped], return_when=asyncio.FIRST_COMPLETED)
         failure = app.crash_reason or (living.exception() if living.done() else None)
-        await app.stop()
+        await _stop(app, failure)
         stopped.cancel()
         living.cancel()
         await asyncio.gather(stopped, living, return_exceptions=True)
     return failure or app.crash_reason
+
+
+async def _stop(app: BatchApp, failure: BaseException | None) -> None:
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            await app.stop()
+    except TimeoutError:
+        why = f"{failure}, and" if failure else "stopped, but"
+        log.error("worker %s ends: %s not in good order within %.0f s", app.conf.id, why, STOP_SECONDS)
+        os._exit(1)  # threads that still wait would keep the process
 
 
 async def _live(app: BatchApp) -> None:

@@ -1,14 +1,18 @@
 """What a worker tells its user: what matters, and nothing that is part of the routine."""
 
 import logging
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka.errors import GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError
 
-from streams.runtime.worker import GROUPS, Routine, TopicMissing, run
+from streams.runtime.worker import GROUPS, TELL_SECONDS, Repeated, Routine, TopicMissing, run
+
+ROOT = Path(__file__).parents[4]
 
 HEARTBEAT = "Heartbeat failed for group %s because it is rebalancing"
 
@@ -36,6 +40,66 @@ def test_a_crash_is_told_once() -> None:
         "faust.tables.recovery", logging.ERROR, "", 0, "[^--Recovery]: Crashed reason=%r", (), None
     )
     assert not Routine().filter(record)
+
+
+def test_what_is_said_again_and_again_is_told_now_and_then() -> None:
+    """A broker that is away fills no log; others, and other messages, are not held back by it."""
+    repeated = Repeated()
+
+    def told(seconds: float, name: str, message: str, node: int) -> bool:
+        record = logging.LogRecord(name, logging.ERROR, "", 0, message, (node,), None)
+        record.created = 1e9 + seconds
+        return repeated.filter(record)
+
+    assert told(0, "aiokafka", "Unable connect to node with id %s", 1)
+    assert not told(0.1, "aiokafka", "Unable connect to node with id %s", 2)
+    assert told(0.1, "aiokafka.consumer.fetcher", "Failed fetch messages from %s", 1)
+    assert all(told(0.2, "streams.runtime.health", "%s is away", 1) for _ in range(2))
+    assert not told(TELL_SECONDS - 0.1, "aiokafka", "Unable connect to node with id %s", 1)
+    assert told(TELL_SECONDS, "aiokafka", "Unable connect to node with id %s", 1)
+
+
+ENDLESS = """
+import asyncio, os, signal, threading
+from types import SimpleNamespace
+from streams.runtime import worker
+
+class App:
+    conf = SimpleNamespace(id="fraud-stages")
+    crash_reason = {reason}
+
+    async def start(self):
+        threading.Thread(target=threading.Event().wait).start()  # as a client's may be
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    async def wait_until_stopped(self):
+        await asyncio.Event().wait()
+
+    stop = wait_until_stopped
+
+async def check(*_): ...
+
+worker._check, worker.STOP_SECONDS = check, 0.3
+raise SystemExit(worker.run(App()))
+"""
+
+
+@pytest.mark.parametrize(
+    ("reason", "line"),
+    [
+        ("None", "ends: stopped, but not in good order within 0 s"),
+        ("OSError('no space')", "ends: no space, and not in good order within 0 s"),
+    ],
+)
+def test_a_stop_that_does_not_end_is_cut_short(reason: str, line: str) -> None:
+    """What the last checkpoint waits for may be away for long: exit code 1 and a line, whatever threads there are."""
+    code = ENDLESS.format(reason=reason)
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert f"worker fraud-stages {line}" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 class FailingApp:
