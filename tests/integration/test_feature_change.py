@@ -15,6 +15,8 @@ from typing import Any, cast
 from uuid import uuid4
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from redis import Redis
 
@@ -22,6 +24,7 @@ from infra.processes import Processes
 from schemas.codec import encode
 from schemas.events import Label, Transaction
 from schemas.topics import Topics
+from services.backfill.__main__ import main as backfill
 from services.switchover.__main__ import main as switchover
 from streams.features.pipeline import Events, Labels, Pipeline
 from streams.runtime.deployment import AnotherFeatureSet, refuse_another_feature_set
@@ -42,6 +45,7 @@ BEFORE = 1_000
 """Events that are there before the new deployment is."""
 
 CUSTOMERS = 40
+FIELDS = ("event_id", "event_time", "customer_id", "terminal_id", "amount")
 
 
 @dataclass
@@ -133,6 +137,8 @@ def test_a_changed_feature_set_takes_over_and_nothing_is_lost(
         with pytest.raises(AnotherFeatureSet, match="HEADRACE_DEPLOYMENT"):
             refuse_another_feature_set(kafka, WIDER, TOPICS)  # a worker of the new one without a name
 
+        assert switchover(["fraud", "--timeout", "1"]) == 1, "nobody publishes yet"
+
         publishing = beside | {"HEADRACE_PUBLISH": "yes"}
         waiting = thread.submit(switchover, ["fraud", "--timeout", "50"])
         processes.start("publishing", "tests.wider", "services.worker", "fraud", environment=publishing)
@@ -157,6 +163,43 @@ def test_a_changed_feature_set_takes_over_and_nothing_is_lost(
     by_new = {score["event_id"] for score in public if score["feature_set"] == NEW.features.fingerprint}
     assert {event.event_id for event in traffic.sent[alone:]} <= by_new
     assert record_counts(kafka, [TOPICS.dlq, BESIDE.dlq]) == {TOPICS.dlq.name: 0, BESIDE.dlq.name: 0}
+
+
+def test_a_deployment_goes_on_from_a_file_and_what_kafka_has(
+    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Backfilled from a file that overlaps with the log it has each event once, each label once, and scores only what
+    comes then; backfilled it is not backfilled again."""
+    kafka, traffic = environment["HEADRACE_KAFKA"], Traffic(environment["HEADRACE_KAFKA"])
+    events = [payment(number) for number in range(400)]
+    written = {name: [getattr(event, name) for event in events] for name in FIELDS}
+    pq.write_table(pa.table(written | {"label": [number % 2 for number in range(400)]}), tmp_path / "old.parquet")
+    traffic.sent = events[:300]  # the log begins with the 300th and has a hundred of the file
+    traffic.send(300)
+    told = {label.event_id for label in traffic.labels}
+    traffic.labels += [
+        Label(event.event_id, event.event_time + 60 * STEP, number % 2)
+        for number, event in enumerate(events)
+        if event.event_id not in told
+    ]
+    beside = {"HEADRACE_DEPLOYMENT": NAME}
+    for name, value in (environment | beside).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setitem(USECASES, "fraud", WIDER)
+    arguments = ["fraud", "--input", str(tmp_path / "old.parquet"), "--label-delay", "1h"]
+    assert backfill(arguments) == 0
+    assert backfill(arguments) == 1, "it is there already"
+    known, labels = len(traffic.sent), list(traffic.labels)
+    with Processes(tmp_path / "logs", environment) as processes:
+        processes.start("worker", "tests.wider", "services.worker", "fraud", environment=beside)
+        traffic.send(100)
+        traffic.labels = labels  # nobody joins the new ones here
+        processes.wait_ready(60)
+        oracle, states = expected(traffic)
+        assert within(60, lambda: kept_states(environment["HEADRACE_REDIS"], NEW.full_name) == states)
+        found = scores(kafka, BESIDE)
+        assert {score["event_id"] for score in found} == {event.event_id for event in traffic.sent[known:]}
+        exact(found, oracle)
 
 
 def scored(kafka: str, topics: Topics) -> int:

@@ -1,0 +1,94 @@
+"""`python -m services.backfill fraud --input FILE`: the states of a deployment that has not started yet."""
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+from services.backfill.keep import AlreadyThere, keep
+from services.backfill.log import read_log
+from services.backfill.past import Past, fold
+from streams.arguments import argument
+from streams.runtime.topics import KafkaUnavailable, TopicMismatch, create_topics
+from streams.settings import Settings, SettingsError
+from streams.stores.files import Events, FileError, mapping, milliseconds, read
+from streams.stores.redis import RedisStateStore
+from streams.stores.state import Fenced, StoreUnavailable
+from streams.usecases import USECASES
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Backfill as told; the exit code is 0 once the deployment's workers may be started."""
+    options = _parser().parse_args(arguments)
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what matters of its warnings is in the errors raised
+    try:
+        settings = Settings.read(os.environ)
+        usecase = USECASES[options.usecase].deployed(settings.deployment, settings.publish)
+        now = int(time.time() * 1000)
+        file = read(options.input, usecase, options.columns, now + settings.max_ahead_ms)
+        create_topics(settings.kafka, usecase.topics(settings.partitions))
+        past, kept = asyncio.run(_backfill(settings, file, options.label_delay, now))
+    except (SettingsError, FileError) as error:
+        return _refuse(error, 2)
+    except (KafkaUnavailable, TopicMismatch, AlreadyThere, StoreUnavailable, Fenced) as error:
+        return _refuse(error, 1)
+    except KeyboardInterrupt:
+        return 130
+    print(
+        f"{usecase.full_name}: {past.from_file} events of the file, {past.from_log} of Kafka, {past.labelled} labels "
+        f"({past.unknown} more are of events in neither): {kept} states, from which its workers go on"
+    )
+    return 0
+
+
+async def _backfill(settings: Settings, file: Events, delay: int, now: int) -> tuple[Past, int]:
+    usecase, topics = file.usecase, file.usecase.topics(settings.partitions)
+    # The store's time to live is the workers'.
+    ttl = usecase.features.longest_keep + settings.max_ahead_ms + topics.events.retention_ms
+    store = RedisStateStore(settings.redis, ttl)
+    try:
+        await store.ping()
+        log = await read_log(settings.kafka, usecase, topics, now + settings.max_ahead_ms)
+        past = fold(usecase, file, delay, now, log.events, log.labels)
+        return past, await keep(store, usecase, topics, past.pipeline, log)
+    finally:
+        await store.close()
+
+
+def _refuse(error: Exception, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m services.backfill",
+        description="Fold a file of events together with what Kafka has of them, each event once, and keep the states "
+        "as those of the deployment that HEADRACE_DEPLOYMENT names. Its workers are started afterwards and score from "
+        "there on. Needed where Kafka does not reach back as far as the longest window.",
+    )
+    add = parser.add_argument
+    add("usecase", choices=sorted(USECASES))
+    add("--input", type=Path, required=True, metavar="FILE", help="a Parquet or CSV file")
+    add(
+        "--columns",
+        type=argument(mapping),
+        default={},
+        metavar="FIELD=COLUMN,…",
+        help="the columns whose names differ from the event's fields; label=COLUMN for the label",
+    )
+    add(
+        "--label-delay",
+        type=argument(milliseconds),
+        default=milliseconds("7d"),
+        metavar="7d",
+        help="how long after its event a label of the file became known (default: 7d)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
