@@ -1,11 +1,15 @@
 """One campaign: servers, fleet, load and faults; then the pipeline is let finish, and judged."""
 
 import asyncio
+import json
 import random
 import secrets
+import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +32,13 @@ from tests.chaos.verdict import (
     judge_states,
 )
 from tests.chaos.workload import Workload
+from tests.local import kept_states
 
 KEYSPACE = "chaos"
 HELD = 15 / 16  # of the rate asked for: 3,000 of 3,200; the last events are scored after the window
+LONGEST = 2.0
+ACK_SECONDS = 60.0  # for the last records of the load
+GAP_SECONDS = 3.0  # between two faults that come late
 LEAD_SECONDS = 5.0  # the load generator imports and makes its workload in this time
 SETTINGS = {
     "HEADRACE_KEYSPACE": KEYSPACE,
@@ -43,7 +51,10 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What a campaign does: `seconds` of load, of which the last `quiet` are without faults."""
+    """What a campaign does: `seconds` of load, of which the last `quiet` are without faults.
+
+    Where faults take longer than they should, the load goes on for longer, up to LONGEST times.
+    """
 
     seed: int
     seconds: float
@@ -65,29 +76,30 @@ class Campaign:
         self._logs, self._told = logs, say
         self._key = secrets.token_hex(32)
         self._begin = 0.0
+        self._ends_told = 0
 
     def run(self) -> Verdict:
         """Carry it out on running servers; return the verdict."""
         plan = self.plan
         create_topics(self.servers.kafka.address, self.topics)
         settings = SETTINGS | {"HEADRACE_MODEL_KEY": self._key, "HEADRACE_PARTITIONS": str(plan.partitions)}
-        with Processes(self._logs, self.servers.environment() | settings) as processes:
-            fleet = Fleet(processes, FRAUD.name)
+        environment = self.servers.environment() | settings
+        with Processes(self._logs, environment) as processes, Fleet(processes, FRAUD.name) as fleet:
             fleet.start({"worker": 1, "learner": 1, "history": 1})
             self._begin = time.time() + LEAD_SECONDS
-            workload = Workload(plan.seed, plan.rate, plan.seconds, int(self._begin * 1000))
+            workload = Workload(plan.seed, plan.rate, LONGEST * plan.seconds, int(self._begin * 1000))
             load = self._start_load(processes, workload)
             world = World(self.servers, fleet, random.Random(plan.seed), self.say, plan.cassandra_seconds)
-            self._carry_out(world, load, fleet)
-            quiet_from = time.time()
-            self._wait_for(load)
-            quiet = (quiet_from, self._begin + plan.seconds)
+            self._carry_out(world, fleet)
+            quiet = (time.time(), time.time() + plan.quiet)
+            self._watch(fleet, quiet[1])
+            sent = self._stop(load, processes)
             self.say("the load is over; letting the pipeline finish")
             self.verdict.unless(*drained(self.servers.kafka.address, self.topics))
             for epitaph in fleet.stop():
                 self.verdict.unless(False, f"did not end well: {epitaph}")
             self.say("stopped; comparing with the oracle")
-            asyncio.run(self._judge(workload, world, quiet))
+            asyncio.run(self._judge(workload, sent, world, quiet))
             self._tell_ends(fleet.ends, fleet.starts)
         return self.verdict
 
@@ -99,39 +111,43 @@ class Campaign:
         arguments = (self.plan.partitions, workload.seed, workload.rate, workload.seconds, workload.begin_ms)
         return processes.start("load", "tests.chaos.load", self.servers.kafka.address, *map(str, arguments))
 
-    def _carry_out(self, world: World, load: Process, fleet: Fleet) -> None:
-        plan, told = self.plan, 0
+    def _carry_out(self, world: World, fleet: Fleet) -> None:
+        plan, over = self.plan, 0.0
         for at, fault in schedule(plan.faults, world.chance, plan.warm, plan.seconds - plan.quiet):
-            while time.time() < self._begin + at:
-                time.sleep(0.1)
-                told = self._tell_new(fleet.ends, told)
+            self._watch(fleet, max(self._begin + at, over + GAP_SECONDS))
             fault.do(world)
-        until = self._begin + plan.seconds - plan.quiet
+            over = time.time()
+        self._watch(fleet, max(self._begin + plan.seconds - plan.quiet, over + GAP_SECONDS))
+        self.say("no more faults")
+
+    def _watch(self, fleet: Fleet, until: float) -> None:
+        """Tell which processes end by themselves, until a moment."""
         while time.time() < until:
             time.sleep(0.1)
-            told = self._tell_new(fleet.ends, told)
-        self.say("no more faults")
+            for end in fleet.ends[self._ends_told :]:
+                self.say(f"  {end.name} ended by itself ({end.code}): {end.why}")
+                self._ends_told += 1
+
+    def _stop(self, load: Process, processes: Processes) -> int:
+        """End the load; return how many events it has sent."""
         self.verdict.unless(load.alive, f"the load ended early: {load.epitaph()}")
-
-    def _tell_new(self, ends: list[End], told: int) -> int:
-        for end in ends[told:]:
-            self.say(f"  {end.name} ended by itself ({end.code}): {end.why}")
-        return len(ends)
-
-    def _wait_for(self, load: Process) -> None:
-        patience = self._begin + self.plan.seconds + 120 - time.time()
-        load.popen.wait(max(1.0, patience))
+        load.signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            load.popen.wait(ACK_SECONDS)
+        processes.all.remove(load)
+        load.signal(signal.SIGKILL)
         self.verdict.unless(load.popen.returncode == 0, f"the load failed: {load.epitaph()}")
-        self.verdict.say(
-            "load", f"{self.plan.rate:,.0f} events/s, sends late by (s) {load.epitaph().splitlines()[-1].strip()}"
-        )
+        told = json.loads(load.log.read_text().splitlines()[-1]) if load.popen.returncode == 0 else {"events": 0}
+        late = ", ".join(f"{told[name]:.2f} s {name[5:]}" for name in ("late_p50", "late_max") if name in told)
+        self.verdict.say("load", f"{self.plan.rate:,.0f} events/s, sends late by {late}")
+        return int(told["events"])
 
-    async def _judge(self, workload: Workload, world: World, quiet: tuple[float, float]) -> None:
+    async def _judge(self, workload: Workload, sent: int, world: World, quiet: tuple[float, float]) -> None:
         kafka, verdict = self.servers.kafka.address, self.verdict
         must = await expected(kafka, self.topics, workload)
         scores = await found.scores(kafka, self.topics.scores, workload)
-        judge_scores(verdict, workload, must, scores)
-        judge_states(verdict, must, found.states(self.servers.valkey.url))
+        judge_scores(verdict, workload, sent, must, scores)
+        judge_states(verdict, must, kept_states(self.servers.valkey.url))
         labels = await asyncio.to_thread(found.labels, self.servers.cassandra.address, KEYSPACE)
         judge_learning(verdict, must, await found.model(kafka, self.topics), self._key.encode(), labels)
         judge_dead_letters(verdict, must, *await found.dead_letters(kafka, self.topics.dlq))

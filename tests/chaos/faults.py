@@ -135,7 +135,7 @@ SHORT = (KILL, LEARNER, OLDER)
 def schedule(faults: Sequence[Fault], chance: random.Random, first: float, last: float) -> list[tuple[float, Fault]]:
     """Return the faults in a random order, each with when it begins (seconds), between `first` and `last`.
 
-    Workers grow before they shrink, and a wiped Valkey comes in the first half: a rebuild reads all there is.
+    Workers grow before they shrink, and a wiped Valkey comes early: a rebuild reads all there is.
     """
     order = list(faults)
     chance.shuffle(order)
@@ -144,7 +144,7 @@ def schedule(faults: Sequence[Fault], chance: random.Random, first: float, last:
         order[up], order[down] = DOWN, UP
     if WIPE in order:
         order.remove(WIPE)
-        order.insert(chance.randint(0, len(order) // 2), WIPE)
+        order.insert(chance.randint(0, len(order) // 4), WIPE)
     share = (last - first) / sum(fault.seconds for fault in order)
     begins, at = [], first
     for fault in order:

@@ -9,6 +9,8 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
 
 from infra.processes import Process, Processes
 
@@ -29,7 +31,10 @@ class End:
 
 
 class Fleet:
-    """The processes of a use case by service; `want` says how many of each there are to be."""
+    """The processes of a use case by service; `want` says how many of each there are to be.
+
+    As a context manager it replaces none any more after the block.
+    """
 
     def __init__(self, processes: Processes, usecase: str) -> None:
         self.want: dict[str, int] = {}
@@ -94,11 +99,24 @@ class Fleet:
 
     def stop(self) -> list[str]:
         """Ask everything to end, and return the epitaphs of what did not end well."""
-        self._over.set()
-        self._tending.join()
+        self.leave()
         everything = [one for running in self._running.values() for one in running]
         self._processes.stop(*everything, timeout=STOP_SECONDS)
         return [one.epitaph() for one in everything if one.popen.returncode != 0]
+
+    def leave(self) -> None:
+        """Look after the processes no longer."""
+        self._over.set()
+        if self._tending.is_alive():
+            self._tending.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.leave()
 
     def _tend(self) -> None:
         while not self._over.wait(TEND_SECONDS):
@@ -123,7 +141,8 @@ class Fleet:
                 process.signal(signal.SIGKILL)
             if not process.alive:
                 self._leaving.remove((process, deadline))
-                self._bury(process, noted=process.popen.returncode != 0)
+                # One that was told so before it listened ends by the signal itself.
+                self._bury(process, noted=process.popen.returncode not in (0, -signal.SIGTERM))
 
     def _start(self, service: str) -> Process:
         self.starts[service] += 1

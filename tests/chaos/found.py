@@ -9,7 +9,6 @@ import numpy as np
 from cassandra.cluster import Cluster
 from cassandra.query import tuple_factory
 from numpy.typing import NDArray
-from redis import Redis
 
 from schemas.events import ModelAnnouncement
 from schemas.topics import Topic, Topics
@@ -73,21 +72,6 @@ def _add(found: Scores, partition: int, records: Records) -> None:
             found.vectors[number], found.features[number] = whole[row], first_stage[row]
         elif found.vectors[number] != whole[row]:
             found.changed.append(int(number))
-
-
-def states(url: str) -> dict[tuple[str, bytes], bytes]:
-    """Return every entity's state in Redis, by entity and id; what an earlier generation left is none."""
-    found: dict[tuple[str, bytes], bytes] = {}
-    with Redis.from_url(url) as redis:
-        for checkpoint in redis.scan_iter("{fraud.*}:checkpoint"):
-            place = checkpoint.removesuffix(b":checkpoint")
-            prefix = place + b":" + (redis.hget(checkpoint, "generation") or b"") + b":e:"
-            keys = list(redis.scan_iter(prefix + b"*", count=10_000))
-            stage = place.split(b".")[1].decode()
-            for at in range(0, len(keys), 1000):
-                some = keys[at : at + 1000]
-                found |= {(stage, key[len(prefix) :]): state for key, state in zip(some, redis.mget(some), strict=True)}
-    return found
 
 
 async def dead_letters(kafka: str, topic: Topic) -> tuple[list[Poisoned], int]:

@@ -1,12 +1,14 @@
 """The load generator: sends the workload by the clock, whatever the pipeline or Kafka does.
 
-`python -m tests.chaos.load KAFKA PARTITIONS SEED RATE SECONDS BEGIN_MS`. The last line of its output is how late
-its sends were, in seconds (p50, max): a Kafka that is away makes them late, never lost.
+`python -m tests.chaos.load KAFKA PARTITIONS SEED RATE SECONDS BEGIN_MS`, until SIGTERM. The last line of its output
+is how many events it has sent and how late its sends were, in seconds: a Kafka that is away makes them late, never
+lost.
 """
 
 import asyncio
 import json
 import logging
+import signal
 import sys
 import time
 
@@ -30,12 +32,12 @@ class Load:
         self._keys = [b"c%05d" % number for number in range(workload.customers)]
         self._home = partition_of(Spans.of(self._keys), topics.events.partitions)
 
-    async def run(self) -> dict[str, float]:
-        """Send everything when it is due; return how late that was."""
+    async def run(self, stop: asyncio.Event) -> dict[str, float]:
+        """Send everything when it is due, until told to stop; return how many events that was and how late."""
         due, kinds, index = self._workload.sends
         late = np.zeros(due.size)
         at = 0
-        while at < due.size:
+        while at < due.size and not stop.is_set():
             now = time.time() - self._workload.begin_ms / 1000
             end = int(np.searchsorted(due, now, side="right"))
             for kind, span in runs(kinds, at, end):
@@ -48,7 +50,8 @@ class Load:
             await self._sender.room()
             await asyncio.sleep(TICK_SECONDS)
         await self._sender.acked(self._sender.mark())
-        return {"p50": float(np.median(late)), "max": float(late.max())}
+        events = int((kinds[:at] == Kind.EVENT).sum())
+        return {"events": events, "late_p50": float(np.median(late[:at])), "late_max": float(late[:at].max())}
 
     def _send_events(self, index: "np.typing.NDArray[np.int64]") -> None:
         customers = self._workload.customer[index]
@@ -81,16 +84,18 @@ class Load:
 
 
 async def produce(kafka: str, partitions: int, workload: Workload) -> dict[str, float]:
-    """Send a workload; return how late."""
+    """Send a workload; return what `Load.run` tells."""
     topics = FRAUD.topics(partitions)
     sender = Sender(kafka, "chaos-load")
     await sender.start()
     for topic in topics:
         await sender.partitions(topic.name)
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     print("ready", flush=True)
-    late = await Load(sender, topics, workload).run()
+    told = await Load(sender, topics, workload).run(stop)
     await sender.stop()
-    return late
+    return told
 
 
 def main(arguments: list[str]) -> None:

@@ -34,15 +34,16 @@ class Verdict:
             self.differences.append(difference)
 
 
-def judge_scores(verdict: Verdict, workload: Workload, expected: Expected, scores: Scores) -> None:
+def judge_scores(verdict: Verdict, workload: Workload, sent: int, expected: Expected, scores: Scores) -> None:
     """Every event that was sent has a score, with the features of an uninterrupted run."""
     scored, present = scores.at > 0, int(expected.present.sum())
     verdict.say(
         "events in",
-        f"{present:,} distinct of {workload.events:,} sent, {expected.events - present:,} repeated, "
-        f"{int((workload.time < workload.sent_at - 1).sum()):,} late or out of order",
+        f"{present:,} distinct of {sent:,} sent, {expected.events - present:,} repeated, "
+        f"{int((workload.time < workload.sent_at - 1)[:sent].sum()):,} late or out of order",
     )
-    verdict.unless(bool(expected.present.all()), f"{_some(~expected.present)} never reached the events topic")
+    lost = ~expected.present[:sent]
+    verdict.unless(not lost.any(), f"{_some(lost)} never reached the events topic")
     missing, extra = expected.present & ~scored, scored & ~expected.present
     verdict.say(
         "events scored",
@@ -100,7 +101,7 @@ def judge_learning(
     same = weights(unseal(announced, key, FRAUD.features.fingerprint)) == weights(learner.model)
     verdict.say(
         "learner weights",
-        f"{'equal' if same else 'DIFFERENT'} after {learner.examples_learnt:,} examples, announced as {announced.model_id}",
+        f"{'equal' if same else 'DIFFERENT'} after {learner.examples_learnt:,} examples ({announced.model_id})",
     )
     verdict.unless(same and announced.model_id == learner.model_id, "the model is not the uninterrupted learner's")
 
