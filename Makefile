@@ -6,7 +6,7 @@ MINUTES ?= 8
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench recovery chaos quality up down lock clean
+.PHONY: help setup demo test simulate check bench recovery chaos quality up down lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ demo: setup ## the whole fraud pipeline live on this machine (DURATION=60 ends i
 
 test: setup ## all tests, the real local servers included
 	@$(BIN)/python -m pytest
+
+simulate: setup ## mishaps in every order in a simulated cluster, and what finds a protocol that lacks a step (CASES=10000)
+	@CASES=$(or $(CASES),10000) $(BIN)/python -m pytest tests/unit/streams/test_simulation.py --timeout 0 -s
 
 check: setup ## style, types, import contracts
 	@$(BIN)/ruff check .

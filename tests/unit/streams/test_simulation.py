@@ -1,0 +1,295 @@
+"""The promise in a simulated cluster: whatever happens in whatever order, it ends as if nothing had happened.
+
+A case is a few events and a script of mishaps, both drawn as bytes, which are quick to draw and to shrink. The
+oracle folds the logs once: what came of every input by the table alone. And the oracle is worth something: with any
+one step of the protocol taken away the same cases find a difference.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, note, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from schemas.events import Score, Transaction
+from streams.features.spec import DAY, HOUR, MINUTE, Over
+from streams.features.table import EntityTable, StateRefused
+from streams.features.vector import assemble
+from streams.runtime import gate
+from streams.runtime.checkpoint import OwnedPartition
+from streams.runtime.gate import Marks
+from streams.runtime.hop import HopRows
+from streams.stores.memory import NOTHING, Kept, MemoryStateStore
+from streams.stores.state import Checkpoint, Fenced, States
+from streams.usecases import FRAUD
+from tests.unit.streams.cluster import Cluster, PatchySender, ShakyStore, Worker
+from tests.unit.streams.world import CUSTOMER, HOPS, NOW, TERMINAL, MemorySender
+
+THOROUGH = "CASES" in os.environ
+CASES = int(os.environ.get("CASES", "200"))
+START = NOW - 60 * DAY
+GAPS = (0, 1, MINUTE, HOUR, DAY, 9 * DAY)
+LATE = (0, 0, 0, 0, 0, HOUR, 20 * DAY, 40 * DAY)
+WORK = ("wait", "fold", "fold", "fold", "acknowledge", "acknowledge", "checkpoint", "checkpoint", "label", "evict")
+MISHAPS = ("kill", "steal", "hand over", "answer lost", "refuse", "fail", "snapshot", "restore", "flip")
+ACTIONS = WORK * 3 + MISHAPS
+
+decode = msgspec.json.Decoder(Score).decode
+
+
+def payments(drawn: bytes) -> list[Transaction]:
+    """Return an event for every three bytes: gap and lateness, who and where, how much; some come again."""
+    events: list[Transaction] = []
+    time = START
+    for number in range(len(drawn) // 3):
+        gap, who, rest = drawn[3 * number : 3 * number + 3]
+        time += GAPS[gap % len(GAPS)]
+        when = time - LATE[gap // len(GAPS) % len(LATE)]
+        again = rest % 8 == 7 and events
+        event = Transaction(f"e{number}", when, f"c{who % 5}", f"t{who // 5 % 3}", 1 + rest / 7)
+        events.append(events[who % len(events)] if again else event)
+    return events
+
+
+async def play(cluster: Cluster, script: bytes) -> None:
+    """Carry out an action for every three bytes."""
+    for at in range(0, len(script) - 2, 3):
+        action, a, b = ACTIONS[script[at] % len(ACTIONS)], script[at + 1], script[at + 2]
+        worker = cluster.workers[a % len(cluster.workers)]
+        if action in WORK:
+            work(cluster, worker, action, a // 8, b)
+        else:
+            await befall(cluster, worker, action, a, b)
+        await cluster.tick()
+
+
+def work(cluster: Cluster, worker: Worker, action: str, a: int, b: int) -> None:
+    """Let a worker do what it does all day."""
+    held = list(worker.positions)
+    match action:
+        case "fold" if held:
+            cluster.work(worker, held[a % len(held)], 1 + b % 4)
+        case "acknowledge":
+            cluster.acknowledge(worker, b % 8, 1 + b // 8 % 4)
+        case "checkpoint":
+            cluster.checkpoint(worker)
+        case "label":
+            cluster.label(1 + b % 3, again=b // 4 % 3)
+        case "evict":
+            cluster.evict(worker)
+
+
+async def befall(cluster: Cluster, worker: Worker, action: str, a: int, b: int) -> None:
+    """Let something happen to a worker, a slot, or the store."""
+    slot = cluster.slots[a % len(cluster.slots)]
+    match action:
+        case "kill":
+            cluster.acknowledge(worker, b % 8, b // 8 % 4, answered=False)
+            await cluster.die(worker, "killed")
+        case "steal":
+            await cluster.give(slot, cluster.another(slot, b))
+        case "hand over":
+            await cluster.hand_over(slot, cluster.another(slot, b))
+        case "answer lost":
+            cluster.acknowledge(worker, b % 8, 1 + b // 8 % 4, answered=False)
+        case "refuse":
+            cluster.refuse(worker)
+        case "fail":
+            cluster.fail(("lost", "answer lost")[b % 2])
+        case "snapshot":
+            cluster.snapshot()
+        case "restore":
+            cluster.restore(b // 2, [slot] if b % 2 else cluster.slots)
+        case "flip":
+            cluster.flip(slot, b)
+
+
+def differences(cluster: Cluster, events: Sequence[Transaction]) -> list[str]:
+    """Compare what came of the logs with what one fold of them makes."""
+    times = np.array([event.event_time for event in events])
+    values = np.array([[event.amount, 0.0] for event in events])
+    kinds = np.full(len(events), Over.EVENTS, np.int8)
+    customers = EntityTable(FRAUD.features.stages[CUSTOMER], FRAUD.features)
+    ids = [event.event_id.encode() for event in events]
+    staged, fresh = customers.fold_once(ids, [event.customer_id.encode() for event in events], kinds, times, values)
+    right = {
+        source: numbers.tobytes() for source, numbers in zip(cluster.sources, np.hstack([values, staged]), strict=True)
+    }
+    right = {source: right[source] for source, new in zip(cluster.sources, fresh, strict=True) if new}
+
+    rows = HopRows.concatenate([first_of_each(cluster, partition) for partition in range(cluster.partitions)])
+    is_event = np.flatnonzero(rows.kinds == Over.EVENTS)
+    passed = {sources(rows)[row]: rows.numbers[row].tobytes() for row in is_event}
+    width = values.shape[1]
+    terminals = EntityTable(FRAUD.features.stages[TERMINAL], FRAUD.features)
+    last = terminals.fold([key.encode() for key in rows.texts[2]], rows.kinds, rows.times, rows.numbers[:, :width])
+    vectors = assemble(FRAUD.features, rows.times, rows.numbers[:, : width - 1], [rows.numbers[:, width:], last])
+    expected: dict[str, set[bytes]] = {}
+    for row in is_event:
+        expected.setdefault(rows.texts[0][row], set()).add(vectors[row].tobytes())
+    scored: dict[str, set[bytes]] = {}
+    for message in cluster.broker.all(cluster.topics.scores.name):
+        score = decode(message.value or b"")
+        scored.setdefault(score.event_id, set()).add(np.array(list(score.features.values())).tobytes())
+    return [
+        *unlike("the state of customer", cluster.states(CUSTOMER), customers.states()),
+        *unlike("what is passed on of", passed, right),
+        *unlike("the state of terminal", cluster.states(TERMINAL), terminals.states()),
+        *unlike("the score of", scored, expected),
+    ]
+
+
+def sources(rows: HopRows) -> list[tuple[int, int, int]]:
+    """Return of each row where its event or label stands: topic, partition, offset."""
+    columns = (rows.source_topics, rows.source_partitions, rows.source_offsets)
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+def first_of_each(cluster: Cluster, partition: int) -> HopRows:
+    """Return the rows of a hop partition in order, of every source record the first."""
+    rows, bad = HOPS.decode(cluster.read(cluster.topics.hops[0].name, partition))
+    assert not len(bad)
+    found: dict[tuple[int, int, int], int] = {}
+    for row, source in enumerate(sources(rows)):
+        found.setdefault(source, row)
+    return rows.take(np.array(list(found.values()), np.int64))
+
+
+def unlike(what: str, found: Mapping[Any, Any], expected: Mapping[Any, Any]) -> list[str]:
+    """Say what is missing, too much, or other than it should be."""
+    keys = sorted(found.keys() | expected.keys())
+    how = {key: "missing" if key not in found else "other" if key in expected else "too much" for key in keys}
+    return [f"{what} {key} is {how[key]}" for key in keys if found.get(key) != expected.get(key)]
+
+
+async def case(partitions: int, drawn: bytes, script: bytes) -> None:
+    """Play a script, work to the end, and find no difference."""
+    events = payments(drawn)
+    cluster = Cluster(partitions, ShakyStore())
+    for event in events:
+        cluster.send(event)
+    cluster.labels = [(event.terminal_id, event.event_id, event.event_time + HOUR) for event in events[::2]]
+    worker = cluster.start()
+    for slot in cluster.slots:
+        await cluster.give(slot, worker)
+    try:
+        await play(cluster, script)
+        await cluster.finish()
+        assert not (found := differences(cluster, events)), found
+    except BaseException:
+        note("\n".join(cluster.story))
+        raise
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as one:
+        yield one
+
+
+def tried(runner: asyncio.Runner, **how: Any) -> None:
+    """Try drawn cases until one of them fails, or all have held."""
+
+    @settings(deadline=None, suppress_health_check=list(HealthCheck), **how)
+    @given(st.integers(1, 3), st.binary(min_size=24, max_size=36), st.binary(min_size=120, max_size=120))
+    def holds(partitions: int, drawn: bytes, script: bytes) -> None:
+        runner.run(case(partitions, drawn, script))
+
+    holds()
+
+
+def test_whatever_happens_it_ends_as_if_nothing_had(runner: asyncio.Runner) -> None:
+    """No difference in any case; `make simulate CASES=10000` tries more of them."""
+    tried(runner, max_examples=CASES)
+
+
+# What the protocol is for: without any one of its steps there is a difference.
+
+
+async def load_unfenced(self: ShakyStore, partition: str, epoch: int, entities: Sequence[bytes]) -> list[bytes | None]:
+    return await self.read(partition, entities)
+
+
+async def save_in_two(self: ShakyStore, partition: str, epoch: int, checkpoint: Checkpoint, states: States) -> None:
+    kept = self._owned(partition, epoch)
+    self.kept[partition] = replace(kept, states={**kept.states, **dict(states)})
+    for _ in range(5):
+        await asyncio.sleep(0)
+    await MemoryStateStore.save(self, partition, epoch, checkpoint, states)
+
+
+def owned_by_number(self: ShakyStore, partition: str, epoch: int) -> Kept:
+    return MemoryStateStore._owned(self, partition, self.kept.get(partition, NOTHING).epoch)
+
+
+def owned_by_epoch(self: ShakyStore, partition: str, epoch: int) -> Kept:
+    kept = self.kept.get(partition, NOTHING)
+    if kept.epoch > epoch:
+        raise Fenced("over")
+    return kept
+
+
+def lose_unnoticed(self: PatchySender) -> None:
+    MemorySender.lose(self)
+    self._failed = False
+
+
+async def copied_late(self: OwnedPartition, sender: Any) -> int | None:
+    if self._torn or self._abandoned or self._changed_at is None:
+        return None
+    self._changed_at = None
+    states = self.table.take_dirty()
+    await sender.acked(sender.mark())
+    marks = self.gate.marks().to_bytes() if self.gate else b""
+    await self._store.save(self.name, self._epoch, Checkpoint(self.next_offset, marks), states)
+    return len(states)
+
+
+@asynccontextmanager
+async def unlocked(self: OwnedPartition) -> AsyncIterator[None]:
+    yield
+
+
+def load_or_forget(self: EntityTable, key: bytes, state: bytes, load: Any = EntityTable.load) -> None:
+    with suppress(StateRefused):
+        load(self, key, state)
+
+
+def all_new(sources: NDArray[np.int64], offsets: NDArray[np.int64], seen: NDArray[np.int64]) -> NDArray[np.bool_]:
+    return np.ones(sources.size, np.bool_)
+
+
+MUTANTS: dict[str, tuple[Any, str, Any]] = {
+    "a former owner may write": (ShakyStore, "_owned", owned_by_number),
+    "a store that lost writes is written on": (ShakyStore, "_owned", owned_by_epoch),
+    "a former owner may load": (ShakyStore, "load", load_unfenced),
+    "states are kept before their offset": (ShakyStore, "save", save_in_two),
+    "a checkpoint does not wait for the outputs": (PatchySender, "mark", lambda self: frozenset()),
+    "a refused output counts as delivered": (PatchySender, "lose", lose_unnoticed),
+    "the offset is read after the states": (OwnedPartition, "_checkpoint", copied_late),
+    "a checkpoint may fall into a batch": (OwnedPartition, "folding", unlocked),
+    "what a failed save had is forgotten": (EntityTable, "mark_dirty", lambda self, keys: None),
+    "a damaged state counts as none": (EntityTable, "load", load_or_forget),
+    "the marks are not kept": (Marks, "to_bytes", lambda self: b""),
+    "a row that was seen is folded again": (gate, "_accept", all_new),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_without_a_step_there_is_a_difference(
+    runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch, mutant: str
+) -> None:
+    """The cases tell the protocol from one that lacks a step, so that they hold says something."""
+    monkeypatch.setattr(*MUTANTS[mutant])
+    phases = (Phase.generate, Phase.shrink) if THOROUGH else (Phase.generate,)
+    with pytest.raises(AssertionError) as caught:
+        tried(runner, max_examples=2000, derandomize=True, database=None, phases=phases)
+    print("\n".join([f"{mutant}:", *caught.value.__notes__, str(caught.value)]))
