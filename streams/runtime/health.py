@@ -64,6 +64,13 @@ class _Partition:
         return not self.caught_up or (self.standing.offset < self.goal and now - self.goal_at > CAUGHT_UP_SECONDS)
 
 
+@dataclass(slots=True)
+class _Task:
+    what: str
+    stores: tuple[str, ...]
+    moved_at: float
+
+
 class Health:
     """The health of one process that needs `stores`; called from its event loop, its watchdog and its endpoint.
 
@@ -79,7 +86,7 @@ class Health:
         self._silent: set[str] = set()
         self._retried_at: dict[str, float] = {}
         self._told_at: dict[str, float] = {}
-        self._tasks: dict[object, tuple[str, float]] = {}
+        self._tasks: dict[object, _Task] = {}
         self._partitions: dict[TP, _Partition] = {}
         self._stores = tuple(stores)
         for store in stores:
@@ -93,6 +100,9 @@ class Health:
             self._now += seconds
             if any(self.away(store) for store in self._stores):
                 self._trouble_at = self._now
+            for task in self._tasks.values():
+                if any(self.away(store) for store in task.stores):
+                    task.moved_at = self._now
 
     def beat(self) -> None:
         """Say that the event loop runs."""
@@ -100,16 +110,22 @@ class Health:
             self._beat_at = self._now
 
     @contextmanager
-    def working(self, what: str) -> Iterator[None]:
-        """Say that the process is at something that is to end soon."""
+    def working(self, what: str, *stores: str) -> Iterator[None]:
+        """Say that the process is at something that is to end soon; it may need `stores` besides the process's."""
         token = object()
         with self._lock:
-            self._tasks[token] = what, self._now
+            self._tasks[token] = _Task(what, stores, self._now)
         try:
             yield
         finally:
             with self._lock:
                 del self._tasks[token]
+
+    def moved(self) -> None:
+        """Say that what the process is at has come a step further, where it takes long."""
+        with self._lock:
+            for task in self._tasks.values():
+                task.moved_at = self._now
 
     def retried(self, store: str, error: Exception) -> None:
         """Note an attempt that failed and will be repeated, and tell of it now and then."""
@@ -190,7 +206,7 @@ class Health:
             yield stalled
         yield from (f"{store} is away" for store in self._stores if self.away(store))
         if not self._partitions:
-            yield ", ".join(["no partitions are assigned", *(what for what, _ in self._tasks.values())])
+            yield ", ".join(["no partitions are assigned", *(task.what for task in self._tasks.values())])
         for tp, one in self._shown():
             if one.behind(self._now):
                 yield f"{tp.topic}/{tp.partition} is {one.end - one.standing.offset} records behind"
@@ -207,5 +223,5 @@ class Health:
             if one.standing.offset < one.end:
                 at = f"{tp.topic}/{tp.partition} has stood at offset {one.standing.offset} of {one.end}"
                 yield at, max(one.moved_at, self._trouble_at)
-        for what, since in self._tasks.values():
-            yield f"{what} has not ended", max(since, self._trouble_at)
+        for task in self._tasks.values():
+            yield f"{task.what} has not ended", max(task.moved_at, self._trouble_at)

@@ -139,6 +139,34 @@ def test_a_task_that_does_not_end_has_stalled() -> None:
         assert health.stalled() == "a checkpoint has not ended for 61 s"
 
 
+def test_a_task_may_take_long_in_steps() -> None:
+    """A take-over that restores states, page by page, has not stalled; it has once no page comes."""
+    health = running()
+    with health.working("a take-over"):
+        for _ in range(3):
+            later(health, STALL)
+            assert health.stalled() is None
+            health.moved()
+        later(health, STALL + 1)
+        assert health.stalled() == "a take-over has not ended for 61 s"
+
+
+def test_a_task_may_need_another_store() -> None:
+    """It is excused while that is away; what else the process does is not."""
+    health = running("kafka")
+    see(health, 9, 9)
+    with health.working("a take-over", "cassandra"):
+        for _ in range(20):
+            health.retried("cassandra", ConnectionError())
+            later(health, 5)
+        assert health.stalled() is None
+        see(health, 5, 9)
+        for _ in range(13):
+            health.retried("cassandra", ConnectionError())
+            later(health, 5)
+        assert health.stalled() == "fraud.transactions/0 has stood at offset 5 of 9 for 65 s"
+
+
 @pytest.mark.parametrize("how", ["silent", "retried"])
 def test_waiting_for_a_store_is_alive_and_not_ready(how: str) -> None:
     """However long it is away; when it is back, work has its full time again."""
