@@ -81,7 +81,7 @@ class StageWorker:
 
     async def _claim(self, partitions: set[TP]) -> Mapping[TP, int]:
         try:
-            with self.health.working("taking partitions over"):
+            with self.health.working("taking partitions over", "cassandra"):
                 offsets = await asyncio.gather(*(self._agents[tp.topic].claim(tp.partition) for tp in partitions))
         except asyncio.CancelledError:
             self._release(partitions)
