@@ -86,12 +86,17 @@ class Metrics:
         self.duplicates = counter("duplicates", "Records seen before and dropped", "stage")
         self.late = counter("late", "Records too late for their windows", "stage")
         self.held = gauge("held_records", "Records held back until all watermarks have passed", "stage", "partition")
+        self.waiting_labels = gauge("waiting_labels", "Labels whose event is not scored yet", "partition")
         # Checkpoints.
         self.checkpoint_seconds = histogram("checkpoint_seconds", "Time to write a checkpoint", "stage")
         self.checkpoint_age_seconds = gauge("checkpoint_age_seconds", "Age of the oldest unwritten change", "stage")
         self.checkpoint_entities = counter("checkpoint_entities", "Entity states written", "stage")
         self.entities = gauge("entities", "Entities in memory", "stage")
         self.evicted = counter("evicted", "Entities that left the memory, to come back from the store", "stage")
+        self.snapshot_entities = counter("snapshot_entities", "Entity states written to their snapshots", "stage")
+        self.snapshot_seconds = histogram(
+            "snapshot_seconds", "Time to bring a partition's snapshot up to date", "stage"
+        )
         self.states_refused = counter("states_refused", "Damaged checkpoints and states that were set aside", "stage")
         # Models.
         self.model_created = gauge("model_created_timestamp_seconds", "When the model in use was made", "model_id")

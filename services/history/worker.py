@@ -16,6 +16,7 @@ from faust.types import TP
 from streams.agents.deadletters import DeadLetters
 from streams.agents.history import HistoryAgent
 from streams.agents.join import JoinAgent
+from streams.agents.waiting import Step
 from streams.metrics import Metrics
 from streams.runtime.batches import BatchApp, Ownership, create_app
 from streams.runtime.health import Health, Standing
@@ -45,6 +46,7 @@ class HistoryWorker:
         )
         self._sender = sender = Sender(settings.kafka, group)
         self._offsets = GroupOffsets(settings.kafka, group, self._retried("kafka"))
+        self._stages = stages = GroupOffsets(settings.kafka, usecase.group("stages"), self._retried("kafka"))
         self.app: BatchApp = create_app(
             group,
             settings.kafka,
@@ -59,7 +61,10 @@ class HistoryWorker:
             if usecase.deployment
             else None
         )
-        join = JoinAgent(usecase, settings, self._store, sender, self._offsets, dead_letters, metrics, self._published)
+        way = [*(Step(stages, topic) for topic in (topics.events, *topics.hops)), Step(self._offsets, topics.scores)]
+        self._join = join = JoinAgent(
+            usecase, settings, self._store, sender, way, dead_letters, metrics, self._published
+        )
         self._lanes = {
             topics.scores.name: Lanes(self.app, history.work),
             topics.labels.name: Lanes(self.app, join.work),
@@ -80,6 +85,7 @@ class HistoryWorker:
                 (self._store, self._store.close),
                 (self._sender, self._sender.stop),
                 (self._offsets, self._offsets.stop),
+                (self._stages, self._stages.stop),
             ):
                 await resource.start()
                 stack.push_async_callback(stop)
@@ -114,6 +120,7 @@ class HistoryWorker:
 
     async def _give_up(self) -> None:
         await asyncio.gather(*(lanes.give_up() for lanes in self._lanes.values()))
+        self._join.forget()
 
     async def _show_lag(self) -> None:
         """Show what is not kept yet, also while nothing moves, until cancelled."""

@@ -6,7 +6,7 @@ between the two writes the same rows again, which changes nothing.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from schemas.codec import Decoder, Poison
 from schemas.events import Score
@@ -30,7 +30,7 @@ class HistoryAgent:
         self._metrics = metrics
         self._max_ahead_ms = max_ahead_ms
 
-    async def work(self, batch: Batch) -> AsyncIterator[int]:
+    async def work(self, batch: Batch) -> AsyncGenerator[int, None]:
         """Keep a batch of scores; yields its next offset once all of it is kept."""
         began = time.perf_counter()
         scores, dead = read_scores(batch.records, int(time.time() * 1000) + self._max_ahead_ms)

@@ -1,30 +1,32 @@
 """The join at work: labels wait for their events, and leave as examples, label updates and dead letters.
 
-The order of effects, for a run of a partition's labels whose events are all there:
+The order of effects, for a run of a partition's labels whose events are there; others wait and are overtaken:
 
 1. examples, label updates and dead letters are sent, the labels stored; all of it is acknowledged;
-2. the offset after the run is committed.
+2. the offset is committed before which no label waits.
 
-A crash before 2 does the run again: the stages drop updates they have seen, labels are stored as they were, and
-an example may come twice.
+A crash before 2 does again what came after that offset: stages and learner drop what they have seen, and labels are
+stored as they were.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from itertools import takewhile
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from itertools import groupby
+from math import inf
+from operator import attrgetter
 
 import numpy as np
-from faust.types import TP
 
 from schemas.codec import encode
 from schemas.events import Example, Label, Score
 from schemas.topics import Topic, Topics
 from streams.agents.deadletters import DeadLetters
 from streams.agents.joiner import Arrival, Joiner, Messages, read_labels
+from streams.agents.waiting import Patience, Room, Step, Waiting
 from streams.metrics import Metrics
 from streams.runtime.batches import Batch
-from streams.runtime.offsets import GroupOffsets
 from streams.runtime.records import Spans, by_partition, partition_of
 from streams.runtime.sender import Sender
 from streams.settings import Settings
@@ -33,15 +35,16 @@ from streams.usecases import UseCase
 
 STAGE = "join"
 LABELS_AT_ONCE = 1000  # what a crash or a handover may bring a second time
-FIRST_LOOK_AGAIN, LONGEST_LOOK_AGAIN = 0.02, 1.0  # seconds
+NAP = 0.05  # seconds, after which a batch that has come meanwhile is taken in
+NEVER = -inf
 
 
 class JoinAgent:
-    """Joins each batch of the label topic; the first labels of a partition leave first.
+    """Joins each batch of the label topic; a label whose event is not found waits, and others overtake it.
 
-    A label whose event is not found waits `label_wait_seconds`, and beyond that until the group behind
-    `offsets` has written every score that is there by then: a slow store makes labels late, never unknown. An
-    event that this deployment has not scored may be among the `published` ones, from before its time.
+    It waits `label_wait_seconds`, and beyond that until all events that were there by then have come the whole `way`
+    into the store: a slow pipeline makes labels late, never unknown. An event that this deployment has not scored may
+    be among the `published` ones, from before its time.
     """
 
     def __init__(
@@ -50,45 +53,66 @@ class JoinAgent:
         settings: Settings,
         store: HistoryStore,
         sender: Sender,
-        offsets: GroupOffsets,
+        way: Sequence[Step],
         dead_letters: DeadLetters,
         metrics: Metrics,
         published: HistoryStore | None = None,
     ) -> None:
         self._topics: Topics = usecase.topics(settings.partitions)
         self._joiner = Joiner(usecase, settings.partitions)
-        self._patience = settings.label_wait_seconds
+        self._way, self._wait = way, settings.label_wait_seconds
+        self._rooms: dict[int, Room] = {}
         self._max_ahead_ms = settings.max_ahead_ms
         self._store, self._published = store, published
         self._sender = sender
-        self._offsets = offsets
         self._dead_letters = dead_letters
         self._metrics = metrics
 
-    async def work(self, batch: Batch) -> AsyncIterator[int]:
-        """Join a batch; yields an offset once everything that labels before it led to is kept."""
+    async def work(self, batch: Batch) -> AsyncGenerator[int | None, None]:
+        """Join a batch; yields an offset once everything that labels before it led to is kept, and None when
+        what is left waits: then the next batch may be given to work, and this one left."""
         began = time.perf_counter()
-        waiting = read_labels(batch.records, int(time.time() * 1000) + self._max_ahead_ms)
-        scores: dict[str, Score] = {}
-        patience = Patience(self._offsets, self._topics.scores, self._patience)
-        pause = FIRST_LOOK_AGAIN
-        while waiting:
-            over = await patience.over()  # asked before looking: what was written by then will be seen
-            run = waiting[:LABELS_AT_ONCE]
-            scores |= await self._store.scores(_missing(run, scores))
-            if over and self._published:
-                scores |= await self._published.scores(_missing(run, scores))
-            ready = run if over else _leading(run, scores)
-            if ready:
-                await self._emit(batch, ready, scores)
-                waiting = waiting[len(ready) :]
-                yield waiting[0].offset if waiting else batch.next_offset
-            if len(ready) < len(run):
-                yield waiting[0].offset  # it lives, and waits
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_LOOK_AGAIN)
-        self._metrics.batches.labels(STAGE).inc()
-        self._metrics.batch_seconds.labels(STAGE).observe(time.perf_counter() - began)
+        room = self._rooms.setdefault(batch.partition, Room(Patience(self._way, self._wait)))
+        arrivals = read_labels(batch.records, int(time.time() * 1000) + self._max_ahead_ms)
+        now = time.monotonic()
+        coming = deque(Waiting(batch, one, now) for one in arrivals)
+        while coming or room:
+            entering = room.admit(coming, LABELS_AT_ONCE)
+            if entering:
+                await self._settle(room, entering, NEVER)
+                if not coming:
+                    self._metrics.batches.labels(STAGE).inc()
+                    self._metrics.batch_seconds.labels(STAGE).observe(time.perf_counter() - began)
+                yield self._low(room, coming, batch)
+            if time.monotonic() >= room.look_at:
+                over = await room.patience.over(room.waiting[0].since)
+                waiting = room.waiting
+                for first in range(0, len(waiting), LABELS_AT_ONCE):
+                    await self._settle(room, waiting[first : first + LABELS_AT_ONCE], over)
+                    yield self._low(room, coming, batch)
+                room.plan(time.monotonic(), looked=True)
+            elif not entering:
+                yield self._low(room, coming, batch) if coming else None
+                await asyncio.sleep(min(NAP, max(0.0, room.look_at - time.monotonic())))
+
+    def forget(self) -> None:
+        """Forget what waits: others have the partitions now, or read them again."""
+        self._rooms.clear()
+        self._metrics.waiting_labels.clear()
+
+    async def _settle(self, room: Room, some: Sequence[Waiting], over: float) -> None:
+        """Look for the events of some labels in the room, and emit what need not wait any longer."""
+        scores = await self._store.scores(_missing(some))
+        if self._published:
+            given_up = _missing(one for one in some if one.since <= over)
+            scores = await self._published.scores([id_ for id_ in given_up if id_ not in scores]) | scores
+        for batch, leaving in groupby(room.release(some, scores, over), key=attrgetter("batch")):
+            await self._emit(batch, [one.arrival for one in leaving], scores)
+        room.plan(time.monotonic(), looked=False)
+        self._metrics.waiting_labels.labels(str(some[0].batch.partition)).set(len(room))
+
+    def _low(self, room: Room, coming: Sequence[Waiting], batch: Batch) -> int:
+        return room.low(coming[0].arrival.offset if coming else batch.next_offset)
 
     async def _emit(self, batch: Batch, arrivals: Sequence[Arrival], scores: Mapping[str, Score]) -> None:
         outputs = self._joiner.join(arrivals, scores, batch.partition)
@@ -112,31 +136,9 @@ class JoinAgent:
             self._sender.send_records(topic.name, partition, messages.keys, messages.values, times, rows)
 
 
-class Patience:
-    """How long the labels of a batch wait: `seconds`, and until all that was scored by then is in the store."""
-
-    def __init__(self, offsets: GroupOffsets, scores: Topic, seconds: float) -> None:
-        self._offsets, self._scores = offsets, scores
-        self._deadline = time.monotonic() + seconds
-        self._ends: dict[TP, int] | None = None
-
-    async def over(self) -> bool:
-        """Say whether an event that is not found now is unknown for good."""
-        if time.monotonic() < self._deadline:
-            return False
-        if self._ends is None:
-            self._ends = await self._offsets.ends(self._scores.name, self._scores.partitions)
-        return await self._offsets.passed(self._ends)
-
-
-def _missing(arrivals: Iterable[Arrival], scores: Mapping[str, Score]) -> list[str]:
-    labels = (one.content for one in arrivals if isinstance(one.content, Label))
-    return [label.event_id for label in labels if label.event_id not in scores]
-
-
-def _leading(arrivals: Sequence[Arrival], scores: Mapping[str, Score]) -> list[Arrival]:
-    """Return the arrivals before the first label whose event is missing."""
-    return list(takewhile(lambda one: not _missing([one], scores), arrivals))
+def _missing(waiting: Iterable[Waiting]) -> list[str]:
+    contents = (one.arrival.content for one in waiting)
+    return [content.event_id for content in contents if isinstance(content, Label)]
 
 
 def _messages(examples: Sequence[Example], topic: Topic) -> Messages:

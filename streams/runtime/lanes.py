@@ -7,12 +7,13 @@ For agents whose only state is in their outputs. The order of effects, for each 
 
 A crash before 2 does the work since the last offset again, so the work must be idempotent or its receivers drop
 what they have seen. One partition that has to wait (a label whose event is not there yet) holds up no other; its
-work yields the same offset again now and then, as a sign of life.
+work yields the same offset again now and then, as a sign of life, or None where it could as well take the next batch.
 """
 
 import asyncio
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 
 from faust.types import TP
 
@@ -23,7 +24,7 @@ WAITING = 1  # batches beside the one being worked on
 HANDOVER_SECONDS = 2.0  # for the batch in hand, when partitions are given up
 COMMIT_AGAIN_SECONDS = 0.5
 
-Work = Callable[[Batch], AsyncIterator[int]]
+Work = Callable[[Batch], AsyncGenerator[int | None, None]]
 
 
 class Lanes:
@@ -59,6 +60,8 @@ class Lanes:
     async def give_up(self) -> None:
         """Finish the batches in hand if they finish soon, drop the others; nothing dropped was committed."""
         self._waiting.clear()
+        for tp in self._patient & self._tasks.keys():
+            self._tasks[tp].cancel()
         tasks = list(self._tasks.values())
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=HANDOVER_SECONDS)
@@ -72,8 +75,11 @@ class Lanes:
             while self._waiting[tp]:
                 batch = self._waiting[tp].popleft()
                 self._app.resume([tp])
-                async for next_offset in self._work(batch):
-                    await self._note(tp, next_offset)
+                async with aclosing(self._work(batch)) as steps:
+                    async for next_offset in steps:
+                        await self._note(tp, next_offset)
+                        if next_offset is None and self._waiting[tp]:
+                            break
         except Exception as error:
             self._failed = True  # a later batch must not be committed past this one
             await self._app.crash(error)
@@ -81,10 +87,10 @@ class Lanes:
             self._patient.discard(tp)
             del self._tasks[tp]
 
-    async def _note(self, tp: TP, next_offset: int) -> None:
+    async def _note(self, tp: TP, next_offset: int | None) -> None:
         """Commit an offset; nothing more of the partition is done before that has worked."""
         self._beats[tp] += 1
-        if next_offset == self.done.get(tp):
+        if next_offset is None or next_offset == self.done.get(tp):
             self._patient.add(tp)
             return
         self._patient.discard(tp)

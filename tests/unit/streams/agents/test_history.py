@@ -1,7 +1,7 @@
 """The history agent and its lanes: each partition in order, nothing committed that is not kept."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ class Work:
         self.begun: list[tuple[int, int]] = []
         self.gates: dict[tuple[int, int], asyncio.Event] = {}
 
-    async def __call__(self, batch: Batch) -> AsyncIterator[int]:
+    async def __call__(self, batch: Batch) -> AsyncGenerator[int | None, None]:
         place = batch.partition, int(batch.records.offsets[0])
         self.begun.append(place)
         await self.gate(*place).wait()
@@ -117,7 +117,7 @@ def test_a_partition_that_waits_is_paused() -> None:
 def test_what_fails_ends_the_worker_and_nothing_is_committed_past_it() -> None:
     """When work raises, the app is told, and later batches of the topic neither start nor count."""
 
-    async def work(batch: Batch) -> AsyncIterator[int]:
+    async def work(batch: Batch) -> AsyncGenerator[int | None, None]:
         if batch.records.offsets[0] == 0:
             raise ValueError("broken")
         yield batch.next_offset
@@ -132,6 +132,34 @@ def test_what_fails_ends_the_worker_and_nothing_is_committed_past_it() -> None:
         await asyncio.sleep(0.01)
         assert not app.committed
         assert [str(error) for error in app.crashes] == ["broken"]
+
+    asyncio.run(scenario())
+
+
+def test_who_waits_gives_way_to_the_next_batch() -> None:
+    """Work that says None is left when a batch has come, and not before; what was left is not committed."""
+    left: list[int] = []
+
+    async def work(batch: Batch) -> AsyncGenerator[int | None, None]:
+        first = int(batch.records.offsets[0])
+        try:
+            while first == 0:
+                yield None
+                await asyncio.sleep(0.001)
+            yield batch.next_offset
+        finally:
+            left.append(first)
+
+    async def scenario() -> None:
+        app = App()
+        lanes = Lanes(app, work)  # type: ignore[arg-type]
+        await lanes.put(batch(0, 0))
+        await asyncio.sleep(0.02)
+        assert left == []
+        assert lanes.standing(TP("topic", 0), 1).offset == 1  # who waits is not behind
+        await lanes.put(batch(0, 1))
+        await until(lambda: left == [0, 1])
+        assert app.committed == [(0, 2)]
 
     asyncio.run(scenario())
 
@@ -181,7 +209,7 @@ def test_who_waits_lives_and_is_not_behind() -> None:
     """An offset yielded again is a sign of life and no new commit; the next step is work again."""
     looks, found = asyncio.Event(), asyncio.Event()
 
-    async def work(batch: Batch) -> AsyncIterator[int]:
+    async def work(batch: Batch) -> AsyncGenerator[int | None, None]:
         for _ in range(3):
             yield 5
         looks.set()

@@ -1,22 +1,29 @@
 """The join at work on a store in memory: who waits, for how long, and what leaves when."""
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import aclosing
+from random import Random
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 from faust.types import TP
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from schemas.codec import encode
-from schemas.events import Example, Label, Score
+from schemas.events import WATERMARK_HEADER, Example, Label, Score, Watermark
 from streams.agents.deadletters import DeadLetters
 from streams.agents.join import LABELS_AT_ONCE, JoinAgent
+from streams.agents.waiting import Patience, Step
+from streams.features.seen import FARTHEST, Seen
 from streams.metrics import Metrics
 from streams.runtime.batches import Batch
-from streams.runtime.records import Header, Records, Spans, build, parse
+from streams.runtime.hop import LABEL, WATERMARK, HopFormat
+from streams.runtime.records import Header, Records, Spans, build, parse, partition_of
 from streams.settings import Settings
 from streams.stores.history import Scored
 from streams.stores.memory_history import MemoryHistory
@@ -61,14 +68,29 @@ class Outbox:
     async def room(self) -> None: ...
 
     @property
-    def examples(self) -> list[str]:
+    def learnt(self) -> list[Example]:
         values = [
             value
             for topic, _, data in self.batches
             if topic == TOPICS.examples.name
             for value in parse(data, 0)[0].values()
         ]
-        return [msgspec.json.decode(value or b"", type=Example).event_id for value in values]
+        return [msgspec.json.decode(value or b"", type=Example) for value in values]
+
+    @property
+    def examples(self) -> list[str]:
+        return [example.event_id for example in self.learnt]
+
+    @property
+    def hops(self) -> list[tuple[int, int]]:
+        """Kind and source offset of what the terminal's partition is told, in order."""
+        found = []
+        ours = int(partition_of(Spans.of([b"t"]), 2)[0])
+        for topic, partition, data in self.batches:
+            if topic == TOPICS.hops[0].name and partition == ours:
+                rows, _ = HopFormat(FRAUD.features, 1).decode(parse(data, 0)[0])
+                found += list(zip(rows.kinds.tolist(), rows.source_offsets.tolist(), strict=True))
+        return found
 
 
 class Written:
@@ -86,12 +108,9 @@ class Written:
         self.asked += 1
         return self.done
 
-    async def committed(self, partitions: Collection[TP]) -> dict[TP, int]:
-        raise AssertionError("not asked")
-
 
 class World:
-    """A join agent around a store in memory; `yielded` are the offsets it says are done."""
+    """A join agent around a store in memory; `yielded` are the offsets it says are done, None where it waits."""
 
     def __init__(self, written: bool = True, published: MemoryHistory | None = None) -> None:
         self.store, self.outbox, self.written = MemoryHistory(), Outbox(), Written(written)
@@ -102,20 +121,29 @@ class World:
             SETTINGS,
             self.store,
             self.outbox,  # type: ignore[arg-type]
-            self.written,  # type: ignore[arg-type]
+            [Step(self.written, TOPICS.scores)],
             letters,
             self.metrics,
             published,
         )
         self.yielded: list[int] = []
 
-    async def work(self, *event_ids: str) -> None:
-        values = [encode(Label(event_id, 9, 1)) for event_id in event_ids]
-        n = len(values)
-        records = Records.of([None] * n, values, range(100, 100 + n), [1] * n)
-        async for offset in self.agent.work(Batch(TOPICS.labels.name, 0, records, 100 + n, 1)):
-            if offset not in self.yielded:  # again while it waits, as a sign of life
-                self.yielded.append(offset)
+    async def work(self, *event_ids: str, first: int = 100, until_it_waits: bool = False) -> None:
+        """Join a batch of labels of some events at offsets from `first` on; "|" is a watermark."""
+        n = len(event_ids)
+        values = [encode(Watermark(8) if id_ == "|" else Label(id_, 9, 1)) for id_ in event_ids]
+        headers = [[(WATERMARK_HEADER, b"1")] if id_ == "|" else [] for id_ in event_ids]
+        records = Records.of([None] * n, values, range(first, first + n), [1] * n, headers)
+        async with aclosing(self.agent.work(Batch(TOPICS.labels.name, 0, records, first + n, 1))) as steps:
+            async for offset in steps:
+                if offset is None and until_it_waits:
+                    break
+                if offset is not None and self.yielded[-1:] != [offset]:  # again while it waits, as a sign of life
+                    self.yielded.append(offset)
+
+    @property
+    def waiting(self) -> float | None:
+        return self.metrics.registry.get_sample_value("headrace_waiting_labels", {"partition": "0"})
 
     async def score(self, event_id: str, store: MemoryHistory | None = None) -> None:
         score = Score(event_id, 5, {"customer": "c", "terminal": "t"}, {}, 0.5, "accept", "m@1", "00ff", 6, 7)
@@ -131,8 +159,8 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(scenario, 20))
 
 
-def test_labels_before_a_missing_event_leave_at_once_those_after_it_wait() -> None:
-    """Order is kept: what stands before the first missing event goes, the rest follows when it is found."""
+def test_one_label_without_an_event_holds_up_no_other() -> None:
+    """What stands before and after it leaves at once, only its offset is not passed; it follows when found."""
 
     async def scenario() -> None:
         world = World(written=False)
@@ -140,12 +168,15 @@ def test_labels_before_a_missing_event_leave_at_once_those_after_it_wait() -> No
         await world.score("c")
         working = asyncio.create_task(world.work("a", "b", "c"))
         await until(lambda: bool(world.yielded))
-        assert world.outbox.examples == ["a"]
+        assert world.outbox.examples == ["a", "c"]
         assert world.yielded == [101]
+        assert world.waiting == 1
         await world.score("b")
         await working
-        assert world.outbox.examples == ["a", "b", "c"]
+        assert world.outbox.examples == ["a", "c", "b"]
+        assert [one.label_offset for one in world.outbox.learnt] == [100, 102, 101]
         assert world.yielded == [101, 103]
+        assert world.waiting == 0
         assert await world.store.labels(["a", "b", "c"]) == {i: Label(i, 9, 1) for i in "abc"}
 
     run(scenario())
@@ -204,6 +235,132 @@ def test_an_event_from_before_this_deployment_is_among_the_published() -> None:
         assert world.outbox.examples == ["old"]
         assert world.outbox.letters == []
         assert list(await world.store.labels(["old"])) == ["old"]
+
+    run(scenario())
+
+
+def test_the_next_batch_is_not_held_up_either() -> None:
+    """While a label waits, work on its batch may be left for the next; nothing past the label is committed."""
+
+    async def scenario() -> None:
+        world = World(written=False)
+        await world.score("b")
+        await world.work("a", until_it_waits=True)
+        await world.work("b", first=101, until_it_waits=True)
+        assert world.outbox.examples == ["b"]
+        assert world.yielded == [100]
+        await world.score("a")
+        await world.score("c")
+        await world.work("c", first=102)
+        assert sorted(world.outbox.examples) == ["a", "b", "c"]
+        assert world.yielded[-1] == 103
+
+    run(scenario())
+
+
+def test_a_watermark_overtakes_no_label() -> None:
+    """It promises that no label before it will follow: it leaves after those before it, whatever leaves first."""
+
+    async def scenario() -> None:
+        world = World(written=False)
+        await world.score("b")
+        await world.work("a", "|", "b", until_it_waits=True)
+        assert world.outbox.hops == [(LABEL, 102)]
+        await world.score("a")
+        await world.work("b", first=103)
+        assert world.outbox.hops[1:] == [(LABEL, 103), (LABEL, 100), (WATERMARK, 101)]
+        assert world.yielded == [100, 104]
+
+    run(scenario())
+
+
+def test_no_label_is_overtaken_farther_than_receivers_can_tell() -> None:
+    """From `FARTHEST` offsets on labels do wait behind one that waits."""
+
+    async def scenario() -> None:
+        world = World(written=False)
+        ids = [f"e{i}" for i in range(FARTHEST + 10)]
+        for event_id in ids[1:]:
+            await world.score(event_id)
+        working = asyncio.create_task(world.work(*ids))
+        await until(lambda: len(world.outbox.examples) >= FARTHEST - 1)
+        await asyncio.sleep(0.2)
+        assert max(one.label_offset or 0 for one in world.outbox.learnt) == 100 + FARTHEST - 1
+        await world.score(ids[0])
+        await working
+        assert sorted(world.outbox.examples) == sorted(ids)
+
+    run(scenario())
+
+
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=6),
+    st.lists(st.integers(1, 5), max_size=4),
+    st.randoms(use_true_random=False),
+)
+@settings(deadline=None, max_examples=40)
+def test_killed_anywhere_each_label_counts_once(scored_first: list[int], batches: list[int], random: Random) -> None:
+    """Whichever events are late, and whenever the join dies: by their places, learner and stages take each label
+    once, and none is missing."""
+
+    async def scenario() -> None:
+        world = World(written=False)
+        ids = [f"e{i}" for i in range(10)]
+        for number in scored_first:
+            await world.score(f"e{number}")
+        for size in batches:  # each a process's life: two batches, killed while it waits or earlier
+            start = max(world.yielded[-1:], default=100)
+            for first in (start, start + size):
+                await world.work(*ids[first - 100 : first - 100 + size], first=first, until_it_waits=True)
+            await world.score(random.choice(ids))
+            world.agent.forget()
+            if random.random() < 0.5 and len(world.yielded) > 1:
+                world.yielded.pop()  # the last commit did not come through
+        for event_id in ids:
+            await world.score(event_id)
+        start = max(world.yielded[-1:], default=100)
+        await world.work(*ids[start - 100 :], first=start)
+        learner, stages = Seen(1), Seen(1)
+        counted = [one.event_id for one in world.outbox.learnt if learner.add(0, one.label_offset or 0)]
+        assert sorted(counted) == ids
+        assert sorted(offset for _, offset in world.outbox.hops if stages.add(0, offset)) == list(range(100, 110))
+
+    run(scenario())
+
+
+class Group:
+    """A consumer group as the test moves it; `logs` are the ends of the topics, shared by all groups."""
+
+    def __init__(self, logs: dict[str, int]) -> None:
+        self.logs, self.done = logs, dict.fromkeys(logs, 0)
+
+    async def ends(self, topic: str, partitions: int) -> dict[TP, int]:
+        return {TP(topic, 0): self.logs[topic]}
+
+    async def passed(self, ends: Mapping[TP, int]) -> bool:
+        return all(self.done[tp.topic] >= end for tp, end in ends.items())
+
+
+def test_patience_follows_an_event_all_the_way() -> None:
+    """Over when what was there after the wait has passed the stages, the hop and the history, one after the other;
+    what comes later is not waited for."""
+
+    async def scenario() -> None:
+        logs, now = {TOPICS.events.name: 3, TOPICS.hops[0].name: 0, TOPICS.scores.name: 0}, [1000.0]
+        stages, history = Group(logs), Group(logs)
+        way = [*(Step(stages, topic) for topic in (TOPICS.events, *TOPICS.hops)), Step(history, TOPICS.scores)]
+        patience = Patience(way, 30.0, lambda: now[0])
+        assert await patience.over(1000.0) < 1000.0
+        now[0] = 1031.0
+        assert await patience.over(1000.0) < 1000.0  # the event may still be in the events
+        logs[TOPICS.events.name] = 9  # these came later
+        stages.done[TOPICS.events.name], logs[TOPICS.hops[0].name] = 3, 2
+        assert await patience.over(1000.0) < 1000.0  # or in the hop
+        stages.done[TOPICS.hops[0].name], logs[TOPICS.scores.name] = 2, 5
+        now[0] = 1100.0
+        assert await patience.over(1000.0) < 1000.0  # or among the scores
+        history.done[TOPICS.scores.name] = 5
+        assert await patience.over(1000.0) == 1001.0  # of those who have waited since then or longer
 
     run(scenario())
 
