@@ -8,16 +8,22 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
+from schemas.codec import encode
 from services.backfill.keep import AlreadyThere, keep
 from services.backfill.log import read_log
 from services.backfill.past import Past, fold
 from streams.arguments import argument
+from streams.features.seen import Seen
+from streams.models.lessons import Lessons
+from streams.runtime.producer import Producer
 from streams.runtime.topics import KafkaUnavailable, TopicMismatch, create_topics
 from streams.settings import Settings, SettingsError
 from streams.stores.files import Events, FileError, mapping, milliseconds, read
 from streams.stores.redis import RedisStateStore
 from streams.stores.state import Fenced, StoreUnavailable
-from streams.usecases import USECASES
+from streams.usecases import USECASES, UseCase
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what matters of its warnings is in the errors raised
     try:
         settings = Settings.read(os.environ)
+        settings.signing_key()
         usecase = USECASES[options.usecase].deployed(settings.deployment, settings.publish)
         now = int(time.time() * 1000)
         file = read(options.input, usecase, options.columns, now + settings.max_ahead_ms)
@@ -39,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     print(
         f"{usecase.full_name}: {past.from_file} events of the file, {past.from_log} of Kafka, {past.labelled} labels "
-        f"({past.unknown} more are of events in neither): {kept} states, from which its workers go on"
+        f"({past.unknown} more are of events in neither): {kept} states and the model {past.learner.model_id}"
     )
     return 0
 
@@ -53,9 +60,23 @@ async def _backfill(settings: Settings, file: Events, delay: int, now: int) -> t
         await store.ping()
         log = await read_log(settings.kafka, usecase, topics, now + settings.max_ahead_ms)
         past = fold(usecase, file, delay, now, log.events, log.labels)
-        return past, await keep(store, usecase, topics, past.pipeline, log)
+        model = _announcement(past, usecase, log.ends[topics.labels.name], now, settings.signing_key())
+
+        def announce() -> None:
+            with Producer(settings.kafka, linger_ms=0) as producer:
+                producer.send(topics.models.name, model, usecase.name.encode(), partition=0)
+
+        return past, await keep(store, usecase, topics, past.pipeline, log, announce)
     finally:
         await store.close()
+
+
+def _announcement(past: Past, usecase: UseCase, label_ends: list[int], now: int, key: bytes) -> bytes:
+    """Return the model as its learner would announce it, which goes on with the labels that are still to come."""
+    lessons = Lessons(usecase.recipe, usecase.features.names, usecase.features.fingerprint)
+    lessons.learner = past.learner
+    lessons.seen = Seen.all_up_to(np.array(label_ends, np.int64) - 1)
+    return encode(lessons.announce(now, key))
 
 
 def _refuse(error: Exception, code: int) -> int:

@@ -4,21 +4,23 @@ The order of effects:
 
 1. every partition is claimed; where one has a checkpoint already, nothing is written;
 2. the states are put beside no checkpoint: nobody reads them yet;
-3. the checkpoints, the last stage's first.
+3. the model is announced;
+4. the checkpoints are kept, the last stage's first.
 
-A crash before 3 leaves nothing that counts. One within 3 leaves the last stages ahead of the first, whose
-replay they drop as seen: their states are right, but the events of that replay are not scored.
+A crash before 4 leaves nothing that counts but a model, and all of it may be done again. One within 4 leaves the
+last stages ahead of the first, whose replay they drop as seen: start over under another name.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from schemas.topics import Topics
 from services.backfill.log import Log
 from streams.features.pipeline import Pipeline
+from streams.features.seen import Seen
 from streams.features.table import EntityTable
-from streams.runtime.gate import NEVER
+from streams.runtime.gate import NEVER, Marks
 from streams.runtime.records import Spans, partition_of
 from streams.stores.state import Checkpoint, States, TrackingStore
 from streams.usecases import UseCase
@@ -30,7 +32,14 @@ class AlreadyThere(Exception):
     """The deployment has states: it has been started before."""
 
 
-async def keep(store: TrackingStore, usecase: UseCase, topics: Topics, pipeline: Pipeline, log: Log) -> int:
+async def keep(
+    store: TrackingStore,
+    usecase: UseCase,
+    topics: Topics,
+    pipeline: Pipeline,
+    log: Log,
+    announce: Callable[[], object],
+) -> int:
     """Keep every state and where to go on; return how many states. Raises AlreadyThere, StoreUnavailable."""
     parts = [
         (index, usecase.states(table.stage, partition), states, partition)
@@ -46,6 +55,7 @@ async def keep(store: TrackingStore, usecase: UseCase, topics: Topics, pipeline:
     for _, name, states, _ in parts:
         for start in range(0, len(states), AT_ONCE):
             await store.put(name, epochs[name], states[start : start + AT_ONCE])
+    announce()
     marks = _marks(log, topics)
     for index, name, _, partition in reversed(parts):
         topic = topics.hops[index - 1] if index else topics.events
@@ -63,5 +73,6 @@ def _by_partition(table: EntityTable, partitions: int) -> Iterator[States]:
 
 def _marks(log: Log, topics: Topics) -> bytes:
     """Return the marks of a gate that has seen all that was read, and no watermark."""
-    seen = np.array([*log.ends[topics.events.name], *log.ends[topics.labels.name]], np.int64) - 1
-    return np.concatenate([seen, np.full_like(seen, NEVER)]).astype("<i8").tobytes()
+    events, labels = (np.array(log.ends[topic.name], np.int64) - 1 for topic in (topics.events, topics.labels))
+    folded = np.concatenate([events, labels])
+    return Marks(folded, np.full_like(folded, NEVER), Seen.all_up_to(labels)).to_bytes()

@@ -1,6 +1,6 @@
 """One fold over a file and a log: every event once, each label that is known with its event; pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -8,18 +8,19 @@ import numpy as np
 
 from schemas.events import Label
 from streams.features.pipeline import Events, Labels, Pipeline
+from streams.models.learner import Learner
 from streams.runtime.hop import HopRows
 from streams.stores import files
 from streams.usecases import UseCase
 
-Keys = Mapping[str, Sequence[bytes]]
-
 
 @dataclass(frozen=True)
 class Past:
-    """The folded entities, and how many events came from the file and the log, and labels with and without event."""
+    """The folded entities, the learner of the labels, and how many events came from the file and the log, and
+    labels with and without event."""
 
     pipeline: Pipeline
+    learner: Learner
     from_file: int
     from_log: int
     labelled: int
@@ -32,18 +33,30 @@ def fold(
     """Return the states after the events of `file` that `log` has not, then those of `log` in its order.
 
     A label of the file is known `delay` ms after its event, if that is not after `now` (ms) and the log has no
-    label of that event.
+    label of that event. Labels are learnt in the order in which they became known.
     """
     logged = _logged(usecase, log)
     known = set(logged.ids)
     older = _rows(usecase, file, np.array([one.encode() not in known for one in file.event_ids], np.bool_))
     told = {label.event_id for label in labels}
     ours = [*labels, *(label for label in _labels(file, delay, now) if label.event_id not in told)]
-    joined, unknown = _joined(ours, (older, logged))
-    pipeline, (none, _) = Pipeline(usecase.features), _joined((), (older,))
-    pipeline.fold(older, none)
-    pipeline.fold(logged, joined)
-    return Past(pipeline, len(older.times), len(logged.times), len(joined.times), unknown)
+    joined, places = _joined(ours, (older, logged))
+    pipeline = Pipeline(usecase.features)
+    early = int(np.searchsorted(joined.times, older.times.max(initial=0), side="right"))
+    vectors = (
+        pipeline.fold(older, _between(joined, 0, early)),
+        pipeline.fold(logged, _between(joined, early, len(places))),
+    )
+    learner = Learner(usecase.recipe, usecase.features.names)
+    for (source, row), label in zip(places, joined.labels.tolist(), strict=True):
+        learner.learn(dict(zip(learner.names, vectors[source][row].tolist(), strict=True)), int(label))
+    return Past(pipeline, learner, len(older.times), len(logged.times), len(places), len(ours) - len(places))
+
+
+def _between(labels: Labels, start: int, end: int) -> Labels:
+    rows = slice(start, end)
+    keys = {entity: column[rows] for entity, column in labels.keys.items()}
+    return Labels(labels.ids[rows], labels.times[rows], keys, labels.labels[rows])
 
 
 def _logged(usecase: UseCase, log: Sequence[HopRows]) -> Events:
@@ -73,13 +86,19 @@ def _labels(file: files.Events, delay: int, now: int) -> Iterable[Label]:
             yield Label(name, time, label)
 
 
-def _joined(labels: Sequence[Label], sources: Sequence[Events]) -> tuple[Labels, int]:
-    """Return the labels whose events are among `sources`, in the order of their times, and how many are not."""
+def _joined(labels: Sequence[Label], sources: Sequence[Events]) -> tuple[Labels, list[tuple[int, int]]]:
+    """Return the labels whose events are among `sources`, in the order of their times, and where the event of each
+    is: which source, and its row."""
     wanted = {label.event_id.encode() for label in labels}
-    found = {name: (events, row) for events in sources for row, name in enumerate(events.ids) if name in wanted}
+    found = {
+        name: (source, row)
+        for source, events in enumerate(sources)
+        for row, name in enumerate(events.ids)
+        if name in wanted
+    }
     joined = sorted((one for one in labels if one.event_id.encode() in found), key=lambda one: one.label_time)
     places = [found[one.event_id.encode()] for one in joined]
-    keys = {entity: [events.keys[entity][row] for events, row in places] for entity in sources[0].keys}
+    keys = {entity: [sources[source].keys[entity][row] for source, row in places] for entity in sources[0].keys}
     return (
         Labels(
             [one.event_id.encode() for one in joined],
@@ -87,5 +106,5 @@ def _joined(labels: Sequence[Label], sources: Sequence[Events]) -> tuple[Labels,
             keys,
             np.array([one.label for one in joined], np.float64),
         ),
-        len(labels) - len(joined),
+        places,
     )

@@ -15,6 +15,8 @@ from services.backfill.keep import AlreadyThere, keep
 from services.backfill.log import Log
 from services.backfill.past import Past, fold
 from streams.features.pipeline import Events, Labels, Pipeline
+from streams.models.compiled import scorer
+from streams.models.learner import Learner
 from streams.runtime.gate import Gate, Marks
 from streams.runtime.hop import EVENT, FROM_EVENTS, FROM_LABELS, HopRows
 from streams.stores import files
@@ -62,15 +64,15 @@ def label(row: int) -> Label:
     return Label(IDS[row], int(TIMES[row]) + DELAY, int(FRAUDS[row]))  # type: ignore[arg-type]
 
 
-def once() -> Pipeline:
-    """Every event and label folded once."""
+def once() -> tuple[Pipeline, np.ndarray]:
+    """Every event and label folded once, and the events' features."""
     pipeline = Pipeline(USECASE.features)
     keys = {"customer": [one.encode() for one in CUSTOMERS], "terminal": [one.encode() for one in TERMINALS]}
     ids = [one.encode() for one in IDS]
-    pipeline.fold(
+    vectors = pipeline.fold(
         Events(ids, TIMES, keys, AMOUNTS.reshape(-1, 1)), Labels(ids, TIMES + DELAY, keys, FRAUDS.astype(np.float64))
     )
-    return pipeline
+    return pipeline, vectors
 
 
 def states(pipeline: Pipeline) -> list[dict[bytes, bytes]]:
@@ -82,8 +84,27 @@ def test_a_file_and_a_log_are_one_past(tmp_path: Path, filed: int, logged: int) 
     """Wherever the file ends and the log begins, with events in both or not, each event and label counts once."""
     told = [label(row) for row in range(logged, COUNT)]
     past = fold(USECASE, file(tmp_path, range(filed)), DELAY, int(TIMES[-1]) + DELAY, log(range(logged, COUNT)), told)
-    assert states(past.pipeline) == states(once())
+    pipeline, _ = once()
+    assert states(past.pipeline) == states(pipeline)
     assert (past.from_file, past.from_log, past.labelled, past.unknown) == (min(filed, logged), COUNT - logged, 60, 0)
+
+
+@pytest.mark.parametrize(("filed", "logged"), [(60, 60), (60, 0), (40, 40)])
+def test_the_model_has_learnt_each_label_with_the_features_of_its_event(
+    tmp_path: Path, filed: int, logged: int
+) -> None:
+    """Features are those of the event's time, labels come in their order: the weights are a live learner's."""
+    told = [label(row) for row in range(logged, COUNT)]
+    past = fold(USECASE, file(tmp_path, range(filed)), DELAY, int(TIMES[-1]) + DELAY, log(range(logged, COUNT)), told)
+    _, vectors = once()
+    learner = Learner(USECASE.recipe, USECASE.features.names)
+    for vector, fraud in zip(vectors.tolist(), FRAUDS.tolist(), strict=True):
+        learner.learn(dict(zip(learner.names, vector, strict=True)), fraud)
+    assert past.learner.model_id == learner.model_id == f"logistic@{COUNT}"
+    assert (
+        scorer(past.learner.model, learner.names)(vectors).tobytes()
+        == scorer(learner.model, learner.names)(vectors).tobytes()
+    )
 
 
 def test_a_label_that_is_not_known_yet_is_left_to_the_log(tmp_path: Path) -> None:
@@ -101,7 +122,8 @@ def test_what_is_kept_is_what_workers_go_on_from(tmp_path: Path) -> None:
         names = TOPICS.events.name, TOPICS.labels.name, TOPICS.hops[0].name
         read = Log(dict(zip(names, ([10, 20], [5, 0], [7, 8]), strict=True)))
         store = MemoryStateStore()
-        assert await keep(store, USECASE, TOPICS, past.pipeline, read) == 7 + 3
+        announced: list[int] = []
+        assert await keep(store, USECASE, TOPICS, past.pipeline, read, lambda: announced.append(1)) == 7 + 3
         for stage, ends, table in zip(USECASE.features.stages, ([10, 20], [7, 8]), states(past.pipeline), strict=True):
             found: dict[bytes, bytes] = {}
             for partition in range(PARTITIONS):
@@ -116,7 +138,8 @@ def test_what_is_kept_is_what_workers_go_on_from(tmp_path: Path) -> None:
         again = _rows([FROM_EVENTS, FROM_EVENTS, FROM_LABELS, FROM_LABELS], [0, 1, 0, 1], [9, 20, 4, 0])
         assert gate.receive(again).source_offsets.tolist() == [20, 0]
         with pytest.raises(AlreadyThere, match=r"fraud\.v2"):
-            await keep(store, USECASE, TOPICS, past.pipeline, read)
+            await keep(store, USECASE, TOPICS, past.pipeline, read, lambda: announced.append(2))
+        assert announced == [1]  # a model is not put over the one of a learner at work
 
     asyncio.run(scenario())
 
