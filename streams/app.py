@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 
 from faust.types import TP
 
@@ -18,12 +20,16 @@ from streams.runtime.health import Health, Standing
 from streams.runtime.monitor import Monitor
 from streams.runtime.sender import Sender
 from streams.settings import Settings
+from streams.stores.entity_snapshots_cassandra import CassandraEntitySnapshots
 from streams.stores.patient import PatientStore
 from streams.stores.redis import RedisStateStore
-from streams.stores.state import StoreUnavailable
+from streams.stores.snapshot_store import SnapshotStore
+from streams.stores.state import Fenced, SnapshotsUnavailable, StoreUnavailable
 from streams.usecases import UseCase
 
 log = logging.getLogger(__name__)
+
+IDLE_SECONDS = 1.0
 
 
 class StageWorker:
@@ -38,6 +44,7 @@ class StageWorker:
         self.health = Health(("kafka", "redis"), metrics, settings.stall_seconds)
         self._sender = Sender(settings.kafka, usecase.group("stages"))
         self._agents: dict[str, StageAgent] = {}
+        self._inputs: dict[str, TP] = {}  # by the name of the state that is made of it
         self.app: BatchApp = create_app(
             usecase.group("stages"),
             settings.kafka,
@@ -45,10 +52,17 @@ class StageWorker:
             session_timeout=settings.session_seconds,
             heartbeat_interval=settings.session_seconds / 5,
         )
-        store = PatientStore(self._store, self._on_retry, lambda: self.app.should_stop)
+        self._snapshots = CassandraEntitySnapshots(
+            settings.cassandra, settings.keyspace, ttl, partial(self.health.retried, "cassandra")
+        )
+        self._archived = SnapshotStore(self._store, self._snapshots, self._begin, self.health.moved)
+        store = PatientStore(self._archived, self._on_retry, lambda: self.app.should_stop)
         for index, stage in enumerate(usecase.features.stages):
             agent = StageAgent(usecase, index, topics, self._sender, store, metrics, settings.max_ahead_ms)
             self._agents[agent.topic.name] = agent
+            self._inputs |= {
+                usecase.states(stage, number): TP(agent.topic.name, number) for number in range(agent.topic.partitions)
+            }
             self.app.on_batches(agent.topic.name, name=stage.entity)(agent.on_batches)
         sources = [agent.topic for agent in self._agents.values()]
         self._monitor = Monitor(self.health, settings.kafka, sources, self._standings, {"redis": self._store.ping})
@@ -61,13 +75,14 @@ class StageWorker:
         """Everything the app needs around it, from before its start until after its stop."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._store.close)
+            stack.push_async_callback(self._snapshots.close)
             await self._store.ping()
             for resource in self._sender, self._models:
                 await resource.start()
                 stack.push_async_callback(resource.stop)
             for topic in self._topics:
                 await self._sender.partitions(topic.name)
-            for work in self._tend(), self._show():
+            for work in self._tend(), self._show(), self._archive():
                 stack.push_async_callback(_end, asyncio.create_task(work))
             await stack.enter_async_context(self._monitor.running(self.app))
             yield
@@ -149,6 +164,37 @@ class StageWorker:
                 await self.app.crash(error)
                 return
 
+    async def _archive(self) -> None:
+        """Bring the snapshots of the partitions up to date, one after the other, until cancelled."""
+        while True:
+            owned = self._owned()
+            share = self._settings.entity_snapshot_seconds / max(1, len(owned))
+            for one in owned:
+                await asyncio.sleep(share)
+                try:
+                    await self._archive_one(one)
+                except Exception as error:
+                    await self.app.crash(error)
+                    return
+            if not owned:
+                await asyncio.sleep(min(share, IDLE_SECONDS))
+
+    async def _archive_one(self, one: OwnedPartition) -> None:
+        stage, began = one.table.stage.entity, time.perf_counter()
+        try:
+            written = await self._archived.archive(one.name)
+        except Fenced:
+            return  # no more ours; the next save says so, unless it has been given up
+        except StoreUnavailable as error:
+            self.health.retried("snapshots", error)
+            return
+        if written is not None:
+            self._metrics.snapshot_entities.labels(stage).inc(written)
+            self._metrics.snapshot_seconds.labels(stage).observe(time.perf_counter() - began)
+
+    async def _begin(self, name: str) -> int:
+        return (await self._monitor.begins())[self._inputs[name]]
+
     async def _show(self) -> None:
         """Show where the worker stands, also while a store is away and nothing moves, until cancelled."""
         while True:
@@ -169,7 +215,7 @@ class StageWorker:
             agent.show(self._metrics)
 
     def _on_retry(self, error: StoreUnavailable) -> None:
-        self.health.retried("redis", error)
+        self.health.retried("cassandra" if isinstance(error, SnapshotsUnavailable) else "redis", error)
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -135,6 +135,7 @@ class Settings:
     partitions: int = _setting("HEADRACE_PARTITIONS", _positive(int), 4)
     checkpoint_seconds: float = _setting("HEADRACE_CHECKPOINT_SECONDS", _positive(float), 0.5)
     snapshot_seconds: float = _setting("HEADRACE_SNAPSHOT_SECONDS", _positive(float), 2.0)
+    entity_snapshot_seconds: float = _setting("HEADRACE_ENTITY_SNAPSHOT_SECONDS", _positive(float), 300.0)
     session_seconds: float = _setting("HEADRACE_SESSION_SECONDS", _positive(float), 10.0)
     label_wait_seconds: float = _setting("HEADRACE_LABEL_WAIT_SECONDS", _positive(float), 30.0)
     watermark_wait_seconds: float = _setting("HEADRACE_WATERMARK_WAIT_SECONDS", _positive(float), 60.0)

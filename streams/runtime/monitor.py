@@ -53,6 +53,10 @@ class Monitor:
             await asyncio.wait(tasks)
             await self._offsets.stop()
 
+    async def begins(self) -> dict[TP, int]:
+        """Return the first offset that Kafka still has of each partition."""
+        return {tp: log.begin for tp, log in (await self._offsets.logs(self._topics)).items()}
+
     async def _beat(self) -> None:
         while True:
             self._health.beat()

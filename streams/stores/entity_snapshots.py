@@ -15,7 +15,7 @@ from streams.stores.state import Checkpoint, States
 class EntitySnapshots(Protocol):
     """Snapshots of partitions, each named as in the StateStore.
 
-    Raises StoreUnavailable where the store does not answer, StateRefused of a header that is damaged.
+    Raises SnapshotsUnavailable where the store does not answer, StateRefused of a header that is damaged.
     """
 
     async def header(self, partition: str) -> Checkpoint | None:

@@ -13,7 +13,7 @@ from cassandra.query import PreparedStatement
 from infra import cassandra as cql
 from streams.stores.cql import CqlSession, Row
 from streams.stores.history import OnRetry, StoreUnreachable
-from streams.stores.state import Checkpoint, States, StoreUnavailable
+from streams.stores.state import Checkpoint, SnapshotsUnavailable, States
 
 BUCKETS = 16  # a quarter of a million entities of a kilobyte come to some 16 MB a Cassandra partition
 PAGE = 500  # rows read at a time
@@ -35,7 +35,7 @@ class CassandraEntitySnapshots:
                 await self._connect()
                 rows = await self._session.execute(self._select_header.bind((partition,)))
         except TimeoutError:
-            raise StoreUnavailable(f"Cassandra at {self._address} does not answer") from None
+            raise SnapshotsUnavailable(f"Cassandra at {self._address} does not answer") from None
         if not rows:
             return None
         ((position, record),) = rows
@@ -96,7 +96,7 @@ class CassandraEntitySnapshots:
                 await self._session.close()
                 raise
         except StoreUnreachable as error:
-            raise StoreUnavailable(str(error)) from None
+            raise SnapshotsUnavailable(str(error)) from None
 
     def _prepare(self) -> None:
         def prepared(statement: str) -> PreparedStatement:

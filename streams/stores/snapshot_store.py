@@ -24,15 +24,15 @@ import numpy as np
 from streams.features import statebytes
 from streams.features.table import StateRefused
 from streams.stores.entity_snapshots import EntitySnapshots
-from streams.stores.state import Checkpoint, Claim, States, StoreUnavailable, TrackingStore
+from streams.stores.state import Checkpoint, Claim, SnapshotsUnavailable, States, StoreUnavailable, TrackingStore
 
 log = logging.getLogger(__name__)
 
 PAGE = 200  # states read and written at a time: a few ms of the loop
 PAUSE = 0.02  # seconds after each
 
-Whole = Callable[[str], Awaitable[bool]]
-"""Says whether Kafka still has the whole of a partition's input."""
+Begin = Callable[[str], Awaitable[int]]
+"""Returns the first offset that Kafka still has of a partition's input."""
 
 
 @dataclass
@@ -48,12 +48,14 @@ class Ours:
 class SnapshotStore:
     """`store` whose empty partitions are restored from `snapshots`; `archive` brings these up to date.
 
-    Where the snapshots cannot be asked, a partition that Kafka has `whole` is rebuilt from there; for another they
-    are waited for (StoreUnavailable, to be tried again).
+    Where the snapshots cannot be asked, a partition of which Kafka has all is rebuilt from there; for another they
+    are waited for (SnapshotsUnavailable, to be tried again). `on_progress` is told that a restore goes on.
     """
 
-    def __init__(self, store: TrackingStore, snapshots: EntitySnapshots, whole: Whole) -> None:
-        self._store, self._snapshots, self._whole = store, snapshots, whole
+    def __init__(
+        self, store: TrackingStore, snapshots: EntitySnapshots, begin: Begin, on_progress: Callable[[], None]
+    ) -> None:
+        self._store, self._snapshots, self._begin, self._on_progress = store, snapshots, begin, on_progress
         self._ours: dict[str, Ours] = {}
 
     async def claim(self, partition: str) -> Claim:
@@ -123,11 +125,11 @@ class SnapshotStore:
         try:
             return await self._snapshots.header(partition)
         except StateRefused as error:
-            log.warning("%s: the entity snapshot is not used, as it is %s", partition, error)
-        except StoreUnavailable as error:
-            if not await self._whole(partition):
+            log.warning("%s: the header of its entity snapshot is %s, and not used", partition, error)
+        except SnapshotsUnavailable as error:
+            if await self._begin(partition) > 0:
                 raise
-            log.warning("%s: rebuilt from Kafka, which has all of it: %s", partition, error)
+            log.info("%s: Kafka has all of it, so no snapshot is needed: %s", partition, error)
         return None
 
     async def _restored(self, partition: str, claim: Claim) -> Claim:
@@ -140,12 +142,20 @@ class SnapshotStore:
                 count = await self._copy(partition, claim.epoch, header.position)
             except StateRefused as error:
                 log.warning("%s: the entity snapshot of offset %d is not used: %s", partition, header.offset, error)
-                return await self._again(partition, claim)
+                claim = await self._again(partition, claim)
+                break
             if await self._snapshots.header(partition) == header:
                 await self._store.save(partition, claim.epoch, header, [])
                 log.info("%s: restored %d states from the snapshot of offset %d", partition, count, header.offset)
                 return replace(claim, checkpoint=header)
             claim = await self._again(partition, claim)  # rows that it needs may have been deleted for a newer one
+        if (begin := await self._begin(partition)) > 0:
+            log.warning(
+                "%s: no checkpoint and no snapshot, and of its input Kafka has only what comes from offset %d on: "
+                "features lack what was before, until their windows have passed it",
+                partition,
+                begin,
+            )
         return claim
 
     async def _again(self, partition: str, claim: Claim) -> Claim:
@@ -158,6 +168,7 @@ class SnapshotStore:
                 raise StateRefused("the state of one entity is damaged (its checksum does not fit)")
             await self._store.put(partition, epoch, states)
             count += len(states)
+            self._on_progress()
         return count
 
     async def _changed(self, partition: str, recent: bool) -> AsyncIterator[list[bytes]]:

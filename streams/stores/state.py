@@ -24,6 +24,10 @@ class StoreUnavailable(ConnectionError):
     """The store does not answer; the message names it. What was to be written may or may not have been."""
 
 
+class SnapshotsUnavailable(StoreUnavailable):
+    """The store of the snapshots does not answer."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """Where a partition's fold stands: the next input offset to read and the gate's marks (opaque bytes).

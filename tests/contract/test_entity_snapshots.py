@@ -13,7 +13,7 @@ from infra.local.ports import free_port
 from streams.features.table import StateRefused
 from streams.stores.entity_snapshots import EntitySnapshots, MemoryEntitySnapshots
 from streams.stores.entity_snapshots_cassandra import PAGE, CassandraEntitySnapshots
-from streams.stores.state import Checkpoint, StoreUnavailable
+from streams.stores.state import Checkpoint, SnapshotsUnavailable
 
 KEYSPACE = "snapshots_contract"
 TTL_MS = 60_000
@@ -172,7 +172,7 @@ def test_a_cassandra_that_is_not_there_is_named_at_once() -> None:
     async def scenario() -> None:
         store = CassandraEntitySnapshots(address, KEYSPACE, TTL_MS, lambda _: None)
         for _ in range(2):
-            with pytest.raises(StoreUnavailable, match=f"Cassandra at {address}"):
+            with pytest.raises(SnapshotsUnavailable, match=f"Cassandra at {address}"):
                 await store.header("p")
         await store.close()
 
@@ -185,7 +185,7 @@ def test_a_cassandra_without_the_tables_is_as_good_as_none(cassandra_server: str
 
     async def scenario() -> None:
         store = CassandraEntitySnapshots(cassandra_server, "nobody_made_it", TTL_MS, lambda _: None)
-        with pytest.raises(StoreUnavailable, match="nobody_made_it"):
+        with pytest.raises(SnapshotsUnavailable, match="nobody_made_it"):
             await store.header("p")
         await store.close()
 

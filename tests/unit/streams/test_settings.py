@@ -20,6 +20,7 @@ GOOD = {
     "HEADRACE_PARTITIONS": ("partitions", "12", 12),
     "HEADRACE_CHECKPOINT_SECONDS": ("checkpoint_seconds", "0.25", 0.25),
     "HEADRACE_SNAPSHOT_SECONDS": ("snapshot_seconds", "5", 5.0),
+    "HEADRACE_ENTITY_SNAPSHOT_SECONDS": ("entity_snapshot_seconds", "60", 60.0),
     "HEADRACE_SESSION_SECONDS": ("session_seconds", "6", 6.0),
     "HEADRACE_LABEL_WAIT_SECONDS": ("label_wait_seconds", "1.5", 1.5),
     "HEADRACE_WATERMARK_WAIT_SECONDS": ("watermark_wait_seconds", "90", 90.0),

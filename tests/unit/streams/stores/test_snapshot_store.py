@@ -13,7 +13,7 @@ from streams.stores import snapshot_store
 from streams.stores.entity_snapshots import MemoryEntitySnapshots
 from streams.stores.memory import MemoryStateStore
 from streams.stores.snapshot_store import SnapshotStore
-from streams.stores.state import Checkpoint, Fenced, States, StoreUnavailable
+from streams.stores.state import Checkpoint, Fenced, SnapshotsUnavailable, States, StoreUnavailable
 from tests.unit.streams.agents import test_stage as base
 from tests.unit.streams.agents.test_stage import STAGES, Payment, check, run
 from tests.unit.streams.world import Message, World
@@ -43,7 +43,7 @@ class MortalSnapshots(MemoryEntitySnapshots):
 
     async def header(self, partition: str) -> Checkpoint | None:
         if self.away:
-            raise StoreUnavailable("away")
+            raise SnapshotsUnavailable("away")
         return await super().header(partition)
 
     async def write(self, partition: str, position: int, states: States) -> None:
@@ -59,13 +59,14 @@ class MortalSnapshots(MemoryEntitySnapshots):
 class Scene:
     """Both stages over a store with snapshots; payments come in parts, and Kafka forgets what is archived."""
 
-    def __init__(self, partitions: int, whole: bool = False) -> None:
+    def __init__(self, partitions: int, begin: int = 0) -> None:
         self.redis, self.snapshots = MemoryStateStore(), MortalSnapshots()
 
-        async def kafka_has_all(_: str) -> bool:
-            return whole
+        async def begins(_: str) -> int:
+            return begin
 
-        self.store = SnapshotStore(self.redis, self.snapshots, kafka_has_all)
+        self.progress = list[None]()
+        self.store = SnapshotStore(self.redis, self.snapshots, begins, lambda: self.progress.append(None))
         self.world = World(partitions, self.store)
 
     def pay(self, payments: list[Payment]) -> None:
@@ -390,14 +391,27 @@ def test_snapshots_that_cannot_be_asked_hold_up_only_what_needs_them() -> None:
     """Kafka has the whole log: rebuilt from there. It has not: they are waited for."""
 
     async def scenario() -> None:
-        for whole in (True, False):
-            scene = Scene(1, whole)
+        for begin in (0, 5):
+            scene = Scene(1, begin)
             scene.snapshots.away = True
-            if whole:
+            if not begin:
                 assert (await scene.store.claim("p")).checkpoint is None
             else:
-                with pytest.raises(StoreUnavailable):
+                with pytest.raises(SnapshotsUnavailable):
                     await scene.store.claim("p")
+
+    run(scenario)
+
+
+def test_a_gap_that_nothing_fills_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither Redis nor Cassandra has the partition, and Kafka only its end: one warning names where that begins."""
+
+    async def scenario() -> None:
+        assert (await Scene(1, begin=5).store.claim("p")).checkpoint is None
+        assert [record.getMessage() for record in caplog.records if "offset 5 on" in record.getMessage()]
+        caplog.clear()
+        assert (await Scene(1).store.claim("p")).checkpoint is None
+        assert not caplog.records
 
     run(scenario)
 
