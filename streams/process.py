@@ -10,7 +10,7 @@ from typing import Protocol
 from streams.metrics import Metrics
 from streams.runtime import faults
 from streams.runtime.batches import BatchApp
-from streams.runtime.deployment import AnotherFeatureSet, refuse_another_feature_set
+from streams.runtime.deployment import DeploymentRefused, refuse_misfit
 from streams.runtime.health import Health
 from streams.runtime.topics import KafkaUnavailable, TopicMismatch, create_topics
 from streams.runtime.watchdog import Watchdog
@@ -54,8 +54,8 @@ def serve(name: str, description: str, build: Build) -> int:
     topics = usecase.topics(settings.partitions)
     try:
         create_topics(settings.kafka, topics)
-        refuse_another_feature_set(settings.kafka, usecase, topics)
-    except (KafkaUnavailable, TopicMismatch, AnotherFeatureSet) as error:
+        refuse_misfit(settings.kafka, usecase, topics)
+    except (KafkaUnavailable, TopicMismatch, DeploymentRefused) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
     with Watchdog(f"worker {worker.app.conf.id}", worker.health, settings.stall_seconds):

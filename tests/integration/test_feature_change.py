@@ -27,7 +27,7 @@ from schemas.topics import Topics
 from services.backfill.__main__ import main as backfill
 from services.switchover.__main__ import main as switchover
 from streams.features.pipeline import Events, Labels, Pipeline
-from streams.runtime.deployment import AnotherFeatureSet, refuse_another_feature_set
+from streams.runtime.deployment import DeploymentRefused, refuse_misfit
 from streams.runtime.producer import Producer
 from streams.runtime.records import Spans, partition_of
 from streams.runtime.topics import record_counts
@@ -126,6 +126,8 @@ def test_a_changed_feature_set_takes_over_and_nothing_is_lost(
     for name, value in (environment | beside).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setitem(USECASES, "fraud", WIDER)
+    with pytest.raises(DeploymentRefused, match="HEADRACE_PUBLISH"):
+        refuse_misfit(kafka, NEW, BESIDE)  # it would publish what is long past
     with ThreadPoolExecutor(1) as thread, Processes(tmp_path, environment) as processes, traffic:
         old = processes.start("old", "services.worker", "fraud", environment={"HEADRACE_DEPLOYMENT": ""})
         shadow = processes.start("shadow", "tests.wider", "services.worker", "fraud", environment=beside)
@@ -134,8 +136,8 @@ def test_a_changed_feature_set_takes_over_and_nothing_is_lost(
         assert within(60, lambda: min(scored(kafka, one) for one in (TOPICS, BESIDE)) > BEFORE)
         assert {score["feature_set"] for score in scores(kafka, TOPICS)} == {OLD.features.fingerprint}
 
-        with pytest.raises(AnotherFeatureSet, match="HEADRACE_DEPLOYMENT"):
-            refuse_another_feature_set(kafka, WIDER, TOPICS)  # a worker of the new one without a name
+        with pytest.raises(DeploymentRefused, match="HEADRACE_DEPLOYMENT"):
+            refuse_misfit(kafka, WIDER, TOPICS)  # a worker of the new one without a name
 
         assert switchover(["fraud", "--timeout", "1"]) == 1, "nobody publishes yet"
 
