@@ -75,7 +75,7 @@ class Kafka(Server):
         config.write_text(render_config(self.port, free_port(), data), encoding="utf-8")
         if not (data / "meta.properties").exists():
             self._format(config, data)
-        return [*self._java("-Xms256m", "-Xmx512m"), "kafka.Kafka", str(config)]
+        return [*self._java("-Xms256m", "-Xmx512m", lasting=self._detached), "kafka.Kafka", str(config)]
 
     def answering(self) -> str | None:
         """The cluster id of the broker that answers and has registered."""
@@ -91,9 +91,10 @@ class Kafka(Server):
             admin.close()
         return str(cluster["cluster_id"]) if cluster["brokers"] else None
 
-    def _java(self, *options: str) -> list[str]:
+    def _java(self, *options: str, lasting: bool = False) -> list[str]:
         log4j = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.yaml'}"
-        return java(self.name, self.folder, *options, "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", log4j)
+        options = (*options, "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", log4j)
+        return java(self.name, self.folder, *options, lasting=lasting)
 
     def _format(self, config: Path, data: Path) -> None:
         shutil.rmtree(data, ignore_errors=True)  # left by a format that was cut short
