@@ -90,14 +90,14 @@ class RawFetcher(Fetcher):
         return adopted
 
     async def _proc_fetch_request(self, assignment: Any, node_id: int, request: Any) -> bool:
-        # When traffic is thin, a little patience makes one batch out of several and saves their overhead.
-        if self._bytes_taken < THIN_BYTES:
-            try:
+        try:
+            # When traffic is thin, a little patience makes one batch out of several and saves their overhead.
+            if self._bytes_taken < THIN_BYTES:
                 await asyncio.sleep(self.linger)
-            except asyncio.CancelledError:  # `close` and a rebalance await the request after cancelling it
-                return False
-        self._bytes_taken = 0
-        woke: bool = await _proc_raw_fetch_request(self, assignment, node_id, request)
+            self._bytes_taken = 0
+            woke: bool = await _proc_raw_fetch_request(self, assignment, node_id, request)
+        except asyncio.CancelledError:  # `close` and a rebalance await the request after cancelling it
+            return False
         return woke
 
     async def wait(self, partitions: Collection[TopicPartition], timeout: float) -> None:

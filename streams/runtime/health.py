@@ -145,7 +145,6 @@ class Health:
                 self._silent.discard(store)
             else:
                 self._silent.add(store)
-                self._trouble_at = self._now
 
     def away(self, store: str) -> bool:
         """Say whether a store does not answer, or has just failed to do what it was asked to."""

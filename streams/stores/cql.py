@@ -113,7 +113,7 @@ class CqlSession:
                 async with self._slots:
                     return await _bridge(self._session.execute_async(statement))
             except PASSING as error:
-                self._on_retry(error)
+                self._on_retry(StoreUnreachable(f"Cassandra at {self._address}: {_cause(error)}"))
             await asyncio.sleep(backoff)
             backoff = min(2 * backoff, LONGEST_BACKOFF)
 
@@ -207,6 +207,6 @@ def _bridge(response: ResponseFuture) -> "asyncio.Future[list[Row]]":
 
 def _cause(error: BaseException) -> str:
     """Return the first line of what lies at the bottom of an error of the driver."""
-    if isinstance(error, NoHostAvailable) and error.errors:
-        return _cause(next(iter(error.errors.values())))
+    if isinstance(error, NoHostAvailable):
+        return _cause(next(iter(error.errors.values()))) if error.errors else "no node answers"
     return (str(error).splitlines() or [type(error).__name__])[0]
