@@ -128,10 +128,15 @@ class Health:
                 task.moved_at = self._now
 
     def retried(self, store: str, error: Exception) -> None:
-        """Note an attempt that failed and will be repeated, and tell of it now and then."""
+        """Note an attempt that failed and will be repeated."""
         self._metrics.store_retries.labels(store).inc()
         with self._lock:
             self._retried_at[store] = self._now
+        self.tell(store, error)
+
+    def tell(self, store: str, error: BaseException) -> None:
+        """Say why a store is away, now and then."""
+        with self._lock:
             told_at = self._told_at.get(store)
             if told_at is not None and self._now - told_at < TELL_SECONDS:
                 return

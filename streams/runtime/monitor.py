@@ -84,9 +84,12 @@ class Monitor:
                 await asyncio.wait([asking])
         finally:
             asking.cancel()  # if the monitor ends
-        failed = asking.exception() is not None
-        self._health.answered(store, promptly=not failed)
-        return None if failed else asking.result()
+        error = asking.exception()
+        self._health.answered(store, promptly=error is None)
+        if error is None:
+            return asking.result()
+        self._health.tell(store, error)
+        return None
 
 
 async def _or_crash(app: BatchApp, work: Coroutine[None, None, None]) -> None:

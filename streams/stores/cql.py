@@ -89,8 +89,11 @@ class CqlSession:
         await asyncio.to_thread(self._cluster.shutdown)
 
     async def ping(self) -> None:
-        """Raise what the driver raises where no node answers."""
-        await _bridge(self._session.execute_async(PING))
+        """Raise StoreUnreachable where no node answers."""
+        try:
+            await _bridge(self._session.execute_async(PING))
+        except PASSING as error:
+            raise StoreUnreachable(f"Cassandra at {self._address}: {_cause(error)}") from None
 
     async def write(self, rows: Iterable[BoundStatement]) -> None:
         """Write rows; returns once all of them are kept."""

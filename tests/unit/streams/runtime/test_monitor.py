@@ -98,8 +98,8 @@ def test_ready_where_everything_answers() -> None:
 
 
 @pytest.mark.parametrize("how", ["raises", "hangs"])
-def test_a_store_that_does_not_answer_is_away_until_it_does(how: str) -> None:
-    """An error or a silence, and it is asked again; an answer brings it back."""
+def test_a_store_that_does_not_answer_is_away_until_it_does(how: str, caplog: pytest.LogCaptureFixture) -> None:
+    """An error, which is told, or a silence, and it is asked again; an answer brings it back."""
     back = asyncio.Event()
 
     async def ping() -> None:
@@ -116,6 +116,8 @@ def test_a_store_that_does_not_answer_is_away_until_it_does(how: str) -> None:
         await world.until(lambda: world.reasons() == [])
 
     world.run(scenario)
+    told = [record.getMessage() for record in caplog.records]
+    assert told == (["redis is away, trying again: refused"] if how == "raises" else [])
 
 
 def test_a_kafka_that_is_silent_is_away() -> None:
