@@ -35,7 +35,7 @@ from streams.usecases import FRAUD, USECASES
 from tests.local import created, kept_states, records, within
 from tests.wider import WIDER
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 PARTITIONS, NAME = 2, "v2"
 OLD, NEW = FRAUD, WIDER.deployed(NAME, publishing=True)
