@@ -43,7 +43,7 @@ WHERE name = ? AND bucket = ? AND (entity, position) > (?, ?) LIMIT ?
 """
 
 DELETE_ENTITY_STATES = """
-DELETE FROM {keyspace}.entity_states WHERE name = ? AND bucket = ? AND entity = ? AND position < ?
+DELETE FROM {keyspace}.entity_states WHERE name = ? AND bucket = ? AND entity IN ? AND position < ?
 """
 
 INSERT_ENTITY_SNAPSHOT = """

@@ -11,7 +11,7 @@ from zlib import crc32
 from cassandra.query import PreparedStatement
 
 from infra import cassandra as cql
-from streams.stores.cql import CqlSession, Row
+from streams.stores.cql import CqlSession, Row, grouped
 from streams.stores.history import OnRetry, StoreUnreachable
 from streams.stores.state import Checkpoint, SnapshotsUnavailable, States
 
@@ -70,7 +70,8 @@ class CassandraEntitySnapshots:
     async def prune(self, partition: str, position: int, entities: Sequence[bytes]) -> None:
         await self._connect()
         bind = self._delete_states.bind
-        await self._session.write(bind((partition, _bucket(entity), entity, position)) for entity in entities)
+        buckets = grouped(entities, _bucket)
+        await self._session.write(bind((partition, _bucket(bucket[0]), bucket, position)) for bucket in buckets)
 
     async def close(self) -> None:
         if self._opening and not (await asyncio.wait([self._opening]))[0].pop().exception():

@@ -17,6 +17,7 @@ during step 2. What is read is fenced as what is folded: only the owner's states
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -28,7 +29,7 @@ from streams.stores.state import Checkpoint, Claim, SnapshotsUnavailable, States
 
 log = logging.getLogger(__name__)
 
-PAGE = 200  # states read and written at a time: a few ms of the loop
+PAGE, PRUNED = 200, 1000  # states written and entities pruned at a time: a few ms of the loop
 PAUSE = 0.02  # seconds after each
 
 Begin = Callable[[str], Awaitable[int]]
@@ -96,9 +97,11 @@ class SnapshotStore:
         ours = self._ours.get(partition)
         if ours is None or ours.last is None or ours.last.position <= ours.archived:
             return None
-        begun, written = ours.last.position, 0
+        with suppress(StateRefused):  # a damaged header is replaced below
+            await self._snapshots.header(partition)  # no round is begun that has nowhere to write
+        begun, written = _kept(partition, ours).position, 0
         await self._store.begin_round(partition, ours.epoch)
-        async for entities in self._changed(partition, recent=False):
+        async for entities in self._changed(partition, recent=False, most=PAGE):
             async with ours.saving:
                 position, states = _kept(partition, ours).position, await self._states(partition, ours, entities)
             await self._snapshots.write(partition, position, states)
@@ -108,14 +111,14 @@ class SnapshotStore:
             header = _kept(partition, ours)
             rest = [
                 await self._states(partition, ours, entities)
-                async for entities in self._changed(partition, recent=True)
+                async for entities in self._changed(partition, recent=True, most=PAGE)
             ]
         for states in rest:
             await self._snapshots.write(partition, header.position, states)
             written += len(states)
         await self._snapshots.conclude(partition, header)
         ours.archived = header.position
-        async for entities in self._changed(partition, recent=False):
+        async for entities in self._changed(partition, recent=False, most=PRUNED):
             await self._snapshots.prune(partition, begun, entities)
             await asyncio.sleep(PAUSE)
         await self._store.end_round(partition, ours.epoch)
@@ -171,13 +174,13 @@ class SnapshotStore:
             self._on_progress()
         return count
 
-    async def _changed(self, partition: str, recent: bool) -> AsyncIterator[list[bytes]]:
+    async def _changed(self, partition: str, recent: bool, most: int) -> AsyncIterator[list[bytes]]:
         """Yield the entities of a round, in pages."""
         cursor = -1
         while cursor:
             cursor, entities = await self._store.changed(partition, recent, max(cursor, 0))
-            for start in range(0, len(entities), PAGE):
-                yield entities[start : start + PAGE]
+            for start in range(0, len(entities), most):
+                yield entities[start : start + most]
 
     async def _states(self, partition: str, ours: Ours, entities: Sequence[bytes]) -> States:
         """Return the states of those that have not expired."""
