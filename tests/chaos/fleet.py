@@ -17,7 +17,7 @@ from infra.processes import Process, Processes
 TEND_SECONDS = 0.1
 STOP_SECONDS = 40.0  # a last checkpoint may wait for a server that is just back
 AGAIN_SECONDS = 1.0  # between two starts of a service whose last one ended at once
-WIDTH = 160
+WIDTH = 300
 
 
 @dataclass(frozen=True)
