@@ -114,6 +114,7 @@ def zombie(world: World) -> None:
     world.begin("worker suspended past its session")
     process = world.fleet.suspend("worker", world.chance)
     time.sleep(SESSION_SECONDS * 2)
+    _settle(world)  # whoever takes its partitions over is at work
     world.begin("the zombie wakes")
     world.fleet.wake(process)
     deadline = time.monotonic() + FENCE_SECONDS
