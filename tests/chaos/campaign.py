@@ -35,7 +35,7 @@ from tests.chaos.workload import Workload
 from tests.local import kept_states
 
 KEYSPACE = "chaos"
-LONGEST = 2.0
+LONGEST = 3.0
 ACK_SECONDS = 60.0  # for the last records of the load
 GAP_SECONDS = 3.0  # between two faults that come late
 LEAD_SECONDS = 5.0  # the load generator imports and makes its workload in this time
@@ -89,7 +89,9 @@ class Campaign:
             self._begin = time.time() + LEAD_SECONDS
             workload = Workload(plan.seed, plan.rate, LONGEST * plan.seconds, int(self._begin * 1000))
             load = self._start_load(processes, workload)
-            world = World(self.servers, fleet, random.Random(plan.seed), self.say, plan.cassandra_seconds)
+            world = World(
+                self.servers, self.topics.scores, fleet, random.Random(plan.seed), self.say, plan.cassandra_seconds
+            )
             self._carry_out(world, fleet)
             quiet = (time.time(), time.time() + plan.quiet)
             self._watch(fleet, quiet[1])

@@ -13,6 +13,8 @@ from redis import Redis
 
 from infra.local import LocalServers
 from infra.local.server import Server
+from schemas.topics import Topic
+from streams.runtime.topics import record_counts
 from tests.chaos.fleet import Fleet
 
 SESSION_SECONDS = 6.0
@@ -28,6 +30,7 @@ class World:
     """What faults act on; `log` keeps when each began (seconds since the epoch) and what it was."""
 
     servers: LocalServers
+    scores: Topic
     fleet: Fleet
     chance: random.Random
     say: Callable[[str], None] = print
@@ -156,10 +159,17 @@ def schedule(faults: Sequence[Fault], chance: random.Random, first: float, last:
 
 
 def _settle(world: World) -> None:
-    """Wait until everything that was started runs: what is killed must have been at work."""
+    """Wait until all that was started runs and events are scored: what is killed must have been at work."""
     deadline = time.monotonic() + READY_SECONDS
-    while not world.fleet.ready() and time.monotonic() < deadline:
+    while not (world.fleet.ready() and _flowing(world)) and time.monotonic() < deadline:
         time.sleep(0.1)
+
+
+def _flowing(world: World) -> bool:
+    kafka, topics = world.servers.kafka.address, [world.scores]
+    before = record_counts(kafka, topics)
+    time.sleep(1.0)
+    return record_counts(kafka, topics) != before
 
 
 def _restart(server: Server, away: float) -> None:
