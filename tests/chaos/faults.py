@@ -14,7 +14,7 @@ from redis import Redis
 from infra.local import LocalServers
 from infra.local.server import Server
 from schemas.topics import Topic
-from streams.runtime.topics import record_counts
+from streams.runtime.topics import KafkaUnavailable, record_counts
 from tests.chaos.fleet import Fleet
 
 SESSION_SECONDS = 6.0
@@ -167,9 +167,12 @@ def _settle(world: World) -> None:
 
 def _flowing(world: World) -> bool:
     kafka, topics = world.servers.kafka.address, [world.scores]
-    before = record_counts(kafka, topics)
-    time.sleep(1.0)
-    return record_counts(kafka, topics) != before
+    try:
+        before = record_counts(kafka, topics)
+        time.sleep(1.0)
+        return record_counts(kafka, topics) != before
+    except KafkaUnavailable:
+        return False
 
 
 def _restart(server: Server, away: float) -> None:
