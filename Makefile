@@ -30,7 +30,7 @@ demo: setup ## the whole fraud pipeline live on this machine (DURATION=60 ends i
 	@$(BIN)/python -m services.demo fraud $(if $(DURATION),--duration $(DURATION))
 
 test: setup ## all tests, the real local servers included
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 3 --dist loadfile
 
 simulate: setup ## mishaps in every order in a simulated cluster, and what finds a protocol that lacks a step (CASES=10000)
 	@CASES=$(or $(CASES),10000) $(BIN)/python -m pytest tests/unit/streams/test_simulation.py --timeout 0 -s
