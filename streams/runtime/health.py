@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from threading import RLock
 from typing import NamedTuple
 
@@ -84,6 +85,7 @@ class Health:
         self._beat_at: float | None = None
         self._trouble_at = 0.0
         self._silent: set[str] = set()
+        self._answered_at: dict[str, float] = {}
         self._retried_at: dict[str, float] = {}
         self._told_at: dict[str, float] = {}
         self._tasks: dict[object, _Task] = {}
@@ -148,6 +150,7 @@ class Health:
         with self._lock:
             if promptly:
                 self._silent.discard(store)
+                self._answered_at[store] = self._now
             else:
                 self._silent.add(store)
 
@@ -171,7 +174,7 @@ class Health:
     def longest_wait(self) -> float:
         """Return for how long something has waited to move on although no store is away, in seconds."""
         with self._lock:
-            return max((self._now - since for _, since in self._waits()), default=0.0)
+            return max((0.0, *(seconds for _, seconds in self._waits())))
 
     def stalled(self) -> str | None:
         """Say what has not moved, once something has not for too long; None until then.
@@ -179,7 +182,7 @@ class Health:
         What waits for half of that time is named as well: who holds a lock may be seen after who waits for it.
         """
         with self._lock:
-            waits = [(what, self._now - since) for what, since in self._waits()]
+            waits = list(self._waits())
         if all(seconds <= self._stall_seconds for _, seconds in waits):
             return None
         return ", ".join(f"{what} for {seconds:.0f} s" for what, seconds in waits if seconds > self._stall_seconds / 2)
@@ -219,13 +222,17 @@ class Health:
         return sorted(self._partitions.items())
 
     def _waits(self) -> Iterator[tuple[str, float]]:
-        """Yield what is to move on and since when it has not; only the loop's own silence knows no excuse."""
+        """Yield what is to move on and for how long it has not; only the loop's own silence knows no excuse.
+
+        The last answers end the time that counts: a store may be away since without being known to be.
+        """
         if self._beat_at is None:
             return
-        yield "the event loop has been stuck", self._beat_at
+        yield "the event loop has been stuck", self._now - self._beat_at
+        until = min((self._answered_at.get(store, -inf) for store in self._stores), default=self._now)
         for tp, one in self._partitions.items():
             if one.standing.offset < one.end:
                 at = f"{tp.topic}/{tp.partition} has stood at offset {one.standing.offset} of {one.end}"
-                yield at, max(one.moved_at, self._trouble_at)
+                yield at, until - max(one.moved_at, self._trouble_at)
         for task in self._tasks.values():
-            yield f"{task.what} has not ended", max(task.moved_at, self._trouble_at)
+            yield f"{task.what} has not ended", until - max(task.moved_at, self._trouble_at)

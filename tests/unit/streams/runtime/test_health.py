@@ -1,6 +1,7 @@
 """Alive or not, ready or not, and why: the clock is turned by hand."""
 
 import logging
+from collections.abc import Collection
 
 import pytest
 from faust.types import TP
@@ -19,10 +20,12 @@ def running(*stores: str) -> Health:
     return health
 
 
-def later(health: Health, seconds: float) -> None:
-    """Let time pass for a process whose event loop runs."""
+def later(health: Health, seconds: float, silent: Collection[str] = ()) -> None:
+    """Let time pass for a process whose event loop runs and whose stores answer, but for those that are silent."""
     health.advance(seconds)
     health.beat()
+    for store in set(health._stores) - set(silent):
+        health.answered(store, promptly=True)
 
 
 def see(health: Health, offset: int, end: int, beats: int = 0, begin: int = 0) -> None:
@@ -178,7 +181,7 @@ def test_waiting_for_a_store_is_alive_and_not_ready(how: str) -> None:
                 health.answered("redis", promptly=False)
             else:
                 health.retried("redis", ConnectionError("no answer"))
-            later(health, 5)
+            later(health, 5, silent=["redis"] if how == "silent" else [])
             assert health.livez().yes
             assert "redis is away" in reasons(health)
         health.answered("redis", promptly=True)
@@ -186,6 +189,17 @@ def test_waiting_for_a_store_is_alive_and_not_ready(how: str) -> None:
         assert health.livez().yes
         later(health, RETRIED_SECONDS + 1)
         assert not health.livez().yes
+
+
+def test_a_store_that_has_just_fallen_silent_may_be_the_reason() -> None:
+    """Before its silence is known, time counts only up to its last answer; if it was slow, time goes on from there."""
+    health = running()
+    see(health, 5, 9)
+    later(health, STALL)
+    later(health, 3, silent=["redis"])
+    assert health.stalled() is None
+    later(health, 0)
+    assert health.stalled()
 
 
 def test_who_stops_trying_is_not_excused_for_ever() -> None:
