@@ -7,16 +7,16 @@ between anything. `story` has in words what was done.
 import asyncio
 from collections import deque
 from collections.abc import Coroutine, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from schemas.codec import encode
-from schemas.events import Transaction
+from schemas.events import WATERMARK_HEADER, Transaction, Watermark
 from streams.agents.stage import StageAgent
 from streams.features.table import StateRefused
 from streams.metrics import Metrics
 from streams.runtime.checkpoint import OwnedPartition, checkpoint_all, evict_all
-from streams.runtime.hop import FROM_EVENTS
+from streams.runtime.hop import FROM_EVENTS, FROM_LABELS
 from streams.runtime.records import Records, Spans, partition_of
 from streams.runtime.sender import UndeliveredError
 from streams.stores.memory import Kept, MemoryStateStore
@@ -126,6 +126,15 @@ class Worker:
         await checkpoint_all(owned, self.sender, METRICS)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class Label:
+    """What the join reads: a label, known at `time`, or without a terminal a promise."""
+
+    terminal: str
+    event_id: str
+    time: int | None
+
+
 class Cluster:
     """Workers over the partitions of both stages; each action is a method, and says what it did in `story`."""
 
@@ -138,8 +147,8 @@ class Cluster:
         self.workers: list[Worker] = []  # the living, former owners included
         self.started = 0
         self.sources: list[tuple[int, int, int]] = []  # of the events: topic, partition, offset
-        self.labels: list[tuple[str, str, int]] = []
-        self.told = 0
+        self.labels: list[list[Label]] = [[] for _ in range(partitions)]  # by the partition of the label topic
+        self.told = [0] * partitions
         self.story: list[str] = []
 
     def tell(self, text: str) -> None:
@@ -155,17 +164,30 @@ class Cluster:
         self.sources.append((FROM_EVENTS, self.place(event.customer_id), len(log)))
         log.append(Message(event.customer_id.encode(), encode(event)))
 
-    def label(self, most: int, again: int) -> None:
-        """Let the join send labels to the terminals, after it has repeated the last few."""
-        first = max(0, self.told - again)
-        self.told = min(self.told + most, len(self.labels))
-        for offset in range(first, self.told):
-            terminal, event_id, time = self.labels[offset]
-            rows = label_rows(terminal, event_id, 1, time, 0, offset)
-            hop, partition = self.topics.hops[0], self.place(terminal)
+    def promise(self, time: int | None) -> None:
+        """Say on every partition of both public topics that nothing before `time` will follow, or nothing at all."""
+        message = Message(None, encode(Watermark(time)), ((WATERMARK_HEADER, b"1"),))
+        for partition in range(self.partitions):
+            self.broker.logs[self.topics.events.name, partition].append(message)
+            self.labels[partition].append(Label("", "", time))
+
+    def join(self, partition: int, most: int, again: int) -> None:
+        """Let the join send labels of a partition to the terminals, after it has repeated the last few."""
+        labels = self.labels[partition]
+        first = max(0, self.told[partition] - again)
+        self.told[partition] = end = min(self.told[partition] + most, len(labels))
+        for offset, label in enumerate(labels[first:end], first):
+            if label.terminal:
+                rows = label_rows(label.terminal, label.event_id, 1, label.time or 0, partition, offset)
+                targets = [self.place(label.terminal)]
+            else:
+                rows = HOPS.watermark(label.time, FROM_LABELS, partition, offset)
+                targets = list(range(self.partitions))
             values = HOPS.encode(rows).to_list()
-            self.broker.logs[hop.name, partition] += [Message(None, value) for value in values]
-        self.tell(f"the join sends labels {first} to {self.told - 1}")
+            for target in targets:
+                self.broker.logs[self.topics.hops[0].name, target] += [Message(None, value) for value in values]
+        if first < end:
+            self.tell(f"the join sends labels {first} to {end - 1} of partition {partition}")
 
     # Workers come and go.
 
@@ -302,7 +324,8 @@ class Cluster:
 
     async def work_off(self) -> None:
         """Let everybody work until nothing is left to do, and keep it."""
-        self.label(len(self.labels), 0)
+        for partition, labels in enumerate(self.labels):
+            self.join(partition, len(labels), 0)
         self.store.failing.clear()
         moving, rounds = True, 0
         while moving:
