@@ -1,20 +1,11 @@
-"""The ids of an entity's recent events, by which one that a producer sends twice is told (Numba).
-
-The first stage keeps them as one ring more, whose values are the ids' hashes: see `kernel.py`.
-"""
+"""Hashes of event ids, by which an event that a producer sends twice is told (Numba)."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.features.spec import HOUR
 from streams.kernels import BYTES, I64, OUT_F64, kernel
-
-HORIZON = HOUR
-"""How much older (ms of event time) than its entity's newest event an event may be and still be remembered."""
-MOST_IDS = 4096
-"""How many ids of one entity are remembered, the newest."""
 
 
 def hashes(ids: Sequence[bytes]) -> NDArray[np.float64]:

@@ -5,35 +5,47 @@ time, then value. A feature is a pure function of the ring's content and the eve
 in which records came nor a restart in between can change a bit of it. Reading scans the ring once, newest
 first, for all windows of a view.
 
-The first stage has one ring more, after those of its views: the ids of the entity's recent events as hashes.
-An event whose id lies in it was folded before.
+A ring that comes to more than `MOST_RECORDS` gives its older half to *tiles*: `BLOCK` records each, then merged two
+by two as they grow older, so that there are at most `TILES_A_LEVEL` of each size. Reading adds whole tiles, and of
+the one in which a window begins the share of its time. This is the exponential histogram of Datar, Gionis,
+Indyk and Motwani (2002); what it costs in exactness stands in infra/decisions/0008.
+
+The first stage has one ring more: the ids of the entity's recent events as hashes. An event whose id lies in it
+was folded before.
+
+All that is compiled into `fold` stands in this file: Numba keeps it until this file changes.
 """
 
-import numba
 import numpy as np
 from numba import njit
-from numba.core import types
 from numpy.typing import NDArray
 
-from streams.features.ids import HORIZON, MOST_IDS
-from streams.features.spec import Aggregate, Over
+from streams.features.arena import RINGS, SMALLEST_RING, F64s, I64s, Rings
+from streams.features.spec import HOUR, Aggregate, Over
 from streams.kernels import F64, F64_2D, I8, I64, INT, OUT_BYTES, OUT_F64, OUT_F64_2D, OUT_FLAGS, OUT_I64, kernel, many
-
-I64s = NDArray[np.int64]
-F64s = NDArray[np.float64]
-Rings = NDArray[np.void]
 
 EVENT_KIND, LABEL_KIND = int(Over.EVENTS), int(Over.LABELS)
 COUNT, SUM, MEAN = int(Aggregate.COUNT), int(Aggregate.SUM), int(Aggregate.MEAN)
 STD, MAX = int(Aggregate.STD), int(Aggregate.MAX)
-SMALLEST_RING = 4
+
+MOST_RECORDS = 512
+"""How many records a ring has before its older half becomes tiles: up to then features are exact."""
+BLOCK, TILES_A_LEVEL = 8, 32
+NEW_TILES = MOST_RECORDS // 2 // BLOCK
+TILE = 3
+"""A tile is three records of the arena: (time of its oldest, mean), (time of its newest, sum of the squared
+distances from the mean), (count · 64 + level, largest)."""
+GROWTH = 1 << 14
+"""More records than the rings of one entity can ask of the arena at once."""
+
+HORIZON = HOUR
+"""How much older (ms) than its entity's newest event an event may be for its id to be remembered."""
+MOST_IDS = 4096
+"""How many ids of one entity are remembered, the newest."""
+
 UNKEPT, UNARCHIVED = 1, 2
 CHANGED = UNKEPT | UNARCHIVED
 """What a change makes of an entity: the checkpoint has not kept it, nor has the archive of snapshots."""
-
-ring_type = np.dtype([("base", "i8"), ("capacity", "i8"), ("first", "i8"), ("size", "i8")])
-"""Where a ring lies: records base + first … base + first + size - 1 of a block of `capacity` at `base`."""
-RINGS = types.Array(numba.from_dtype(ring_type), 2, "C")
 
 
 @njit(cache=True, inline="always")
@@ -45,15 +57,17 @@ def _evict(ring, times, oldest):
 
 
 @njit(cache=True)
-def _make_room(ring, times, values, used):
-    """Make room for one record more, moving the ring if need be; return what is used, -1 if the arena is full."""
+def _make_room(ring, times, values, used, room):
+    """Make room for `room` records more, moving the ring if need be; return what is used, -1 if the arena is full."""
     base, first, size, capacity = ring["base"], ring["first"], ring["size"], ring["capacity"]
-    if first + size < capacity:
+    if first + size + room <= capacity:
         return used
-    if size * 2 <= capacity and capacity > 0:
+    if (size + room) * 2 <= capacity:
         target = base
     else:
         capacity = max(SMALLEST_RING, 2 * capacity)
+        while capacity < size + room:
+            capacity *= 2
         target = used
         if used + capacity > times.size:
             return -1
@@ -80,24 +94,33 @@ def _insert(ring, times, values, time, value):
 
 
 @njit(cache=True, inline="always")
+def _oldest(ring, times):
+    return times[ring["base"] + ring["first"]]
+
+
+@njit(cache=True, inline="always")
 def _newest(ring, times):
     return times[ring["base"] + ring["first"] + ring["size"] - 1]
 
 
 @njit(cache=True)
-def _holds(ring, times, values, oldest, value):
-    """Return whether the ring has such a value after `oldest`.
+def _holds(ring, times, values, time, id_bits):
+    """Return whether the ring of ids has such a hash that is still remembered at `time`.
 
-    All are looked at, which the compiler does several at a time.
+    All are looked at, as integers: the compiler does that several at a time.
     """
-    found = 0
+    if ring["size"] == 0:
+        return False
     start = ring["base"] + ring["first"]
     end = start + ring["size"]
+    oldest = max(time, times[end - 1]) - HORIZON
     while start < end and times[start] <= oldest:
         start += 1
-    for at in range(start, end):
-        found |= values[at] == value
-    return found != 0
+    held = values[start:end].view(np.int64)
+    found = np.int64(0)
+    for at in range(held.size):
+        found += np.int64(held[at] == id_bits)
+    return found > 0
 
 
 @njit(cache=True)
@@ -113,6 +136,131 @@ def _remember(ring, times, values, time, id_hash):
 
 
 @njit(cache=True)
+def _evict_tiles(ring, tiles, times, oldest):
+    """Drop the tiles with no record after `oldest`."""
+    while tiles["size"] > 0 and times[tiles["base"] + tiles["first"] + 1] <= oldest:
+        tiles["first"] += TILE
+        tiles["size"] -= TILE
+    ring["tiled"] = tiles["size"] > 0
+
+
+@njit(cache=True)
+def _merge(times, values, into, other):
+    """Make one tile of two neighbours, the older one first."""
+    n, m = times[into + 2] >> 6, times[other + 2] >> 6
+    distance = values[other] - values[into]
+    values[into + 1] += values[other + 1] + distance * distance * n * m / (n + m)
+    values[into] += distance * m / (n + m)
+    times[into + 1] = times[other + 1]
+    times[into + 2] = ((n + m) << 6) + (times[into + 2] & 63) + 1
+    values[into + 2] = max(values[into + 2], values[other + 2])
+
+
+@njit(cache=True)
+def _level_out(tiles, times, values):
+    """Merge the two oldest tiles of every level, the newest first, that has more than `TILES_A_LEVEL`."""
+    start = tiles["base"] + tiles["first"]
+    end = start + tiles["size"]
+    level = 0
+    while True:
+        begin = end
+        while begin > start and times[begin - TILE + 2] & 63 == level:
+            begin -= TILE
+        if end - begin <= TILE * TILES_A_LEVEL:
+            return
+        _merge(times, values, begin, begin + TILE)
+        tiles["size"] -= TILE
+        for at in range(begin + TILE, start + tiles["size"]):
+            times[at] = times[at + TILE]
+            values[at] = values[at + TILE]
+        end = begin + TILE
+        level += 1
+
+
+@njit(cache=True)
+def _tile(ring, tiles, times, values):
+    """Turn the older half of a ring into tiles; there is room."""
+    for _ in range(NEW_TILES):
+        start = ring["base"] + ring["first"]
+        total, largest = 0.0, -np.inf
+        for at in range(start, start + BLOCK):
+            total += values[at]
+            largest = max(largest, values[at])
+        mean, squares = total / BLOCK, 0.0
+        for at in range(start, start + BLOCK):
+            squares += (values[at] - mean) * (values[at] - mean)
+        at = tiles["base"] + tiles["first"] + tiles["size"]
+        times[at], values[at] = times[start], mean
+        times[at + 1], values[at + 1] = times[start + BLOCK - 1], squares
+        times[at + 2], values[at + 2] = BLOCK << 6, largest
+        tiles["size"] += TILE
+        ring["first"] += BLOCK
+        ring["size"] -= BLOCK
+        _level_out(tiles, times, values)
+
+
+@njit(cache=True)
+def _add_late(tiles, times, values, time, value):
+    """Add a record older than the ring to the tile of its time: the newest that begins no later."""
+    start = tiles["base"] + tiles["first"]
+    at = start + tiles["size"] - TILE
+    while at > start and times[at] > time:
+        at -= TILE
+    n = times[at + 2] >> 6
+    distance = value - values[at]
+    values[at] += distance / (n + 1)
+    values[at + 1] += distance * (value - values[at])
+    values[at + 2] = max(values[at + 2], value)
+    times[at], times[at + 1] = min(times[at], time), max(times[at + 1], time)
+    times[at + 2] += 64
+
+
+@njit(cache=True, inline="always")
+def _put(ring, tiles, times, values, time, value):
+    """Insert a record of a view where it belongs; there is room."""
+    if ring["tiled"] and time < _oldest(ring, times):
+        _add_late(tiles, times, values, time, value)
+    else:
+        _insert(ring, times, values, time, value)
+        if ring["size"] > MOST_RECORDS:
+            _tile(ring, tiles, times, values)
+            ring["tiled"] = 1
+
+
+@njit(cache=True)
+def _add_tile(times, values, at, oldest, time, shift, sums):
+    """Add to (count, total, shifted, squares, largest) what of the tile at `at` lies in (oldest, time].
+
+    Of a tile that lies there in part its records are taken to be spread evenly over its time.
+    """
+    count, total, shifted, squares, largest = sums
+    first, last, whole = times[at], times[at + 1], times[at + 2] >> 6
+    n, part = float(whole), 1.0
+    if first <= oldest or last > time:
+        part = (min(last, time) - max(first - 1, oldest)) / (last - first + 1)
+        n = max(1.0, min(n - 1.0, np.rint(n * part)))
+        part = n / whole
+    distance = values[at] - shift
+    return (
+        count + n,
+        total + n * values[at],
+        shifted + n * distance,
+        squares + part * values[at + 1] + n * distance * distance,
+        max(largest, values[at + 2]),
+    )
+
+
+@njit(cache=True)
+def _since_tile(tile, first_tile, times, time):
+    """Return the time since the newest record by `time`, which lies in `tile`, the newest that begins by then."""
+    if tile < first_tile:
+        return np.int64(1) << 62
+    first, last = times[tile], times[tile + 1]
+    # Between a tile's records: their mean distance.
+    return time - last if last < time else (last - first) // (times[tile + 2] >> 6)
+
+
+@njit(cache=True)
 def _read(ring, times, values, time, own, windows, aggregates, feature_windows, out):
     """Write the view's features as of `time` into `out`; `own`: the event itself lies in the ring."""
     start = ring["base"] + ring["first"]
@@ -121,10 +269,10 @@ def _read(ring, times, values, time, own, windows, aggregates, feature_windows, 
         at -= 1
     earlier = at - 1 if own else at
     since = time - times[earlier] if earlier >= start else np.int64(1) << 62
-    count, total, largest = 0, 0.0, -np.inf
     # Spread is measured from the newest value, which every window that is not empty holds: measured from 0
     # it would drown in the rounding of the squares.
-    shift, shifted, squares = values[at] if at >= start else 0.0, 0.0, 0.0
+    shift = values[at] if at >= start else 0.0
+    count, total, shifted, squares, largest = 0, 0.0, 0.0, 0.0, -np.inf
     feature = 0
     for window in range(windows.size):
         oldest = time - windows[window]
@@ -138,30 +286,102 @@ def _read(ring, times, values, time, own, windows, aggregates, feature_windows, 
             at -= 1
         # Features are sorted by window, so each is read off as its window is complete.
         while feature < aggregates.size and feature_windows[feature] == window:
-            aggregate = aggregates[feature]
-            if aggregate == COUNT:
-                result = float(count)
-            elif aggregate == SUM:
-                result = total
-            elif aggregate == MEAN:
-                result = total / count if count else 0.0
-            elif aggregate == STD:
-                mean = shifted / count if count else 0.0
-                result = np.sqrt(max(0.0, squares / count - mean * mean)) if count > 1 else 0.0
-            elif aggregate == MAX:
-                result = largest if count else 0.0
-            else:
-                result = min(since, windows[window]) / 1000.0
-            out[feature] = result
+            out[feature] = _value(
+                aggregates[feature], float(count), total, shifted, squares, largest, since, windows[window]
+            )
             feature += 1
+
+
+@njit(cache=True)
+def _read_tiled(ring, tiles, times, values, time, own, windows, aggregates, feature_windows, out):
+    """Do what `_read` does where there are tiles too."""
+    start = ring["base"] + ring["first"]
+    at = start + ring["size"] - 1
+    while at >= start and times[at] > time:
+        at -= 1
+    first_tile = tiles["base"] + tiles["first"]
+    tile = first_tile + tiles["size"] - TILE
+    while tile >= first_tile and times[tile] > time:
+        tile -= TILE
+    earlier = at - 1 if own else at
+    since = time - times[earlier] if earlier >= start else _since_tile(tile, first_tile, times, time)
+    shift = values[at] if at >= start else values[tile] if tile >= first_tile else 0.0
+    count, total, shifted, squares, largest = 0.0, 0.0, 0.0, 0.0, -np.inf
+    feature = 0
+    for window in range(windows.size):
+        oldest = time - windows[window]
+        while at >= start and times[at] > oldest:
+            value = values[at]
+            count += 1.0
+            total += value
+            shifted += value - shift
+            squares += (value - shift) * (value - shift)
+            largest = max(largest, value)
+            at -= 1
+        sums = (count, total, shifted, squares, largest)
+        if at < start:
+            while tile >= first_tile and times[tile] > oldest:
+                sums = _add_tile(times, values, tile, oldest, time, shift, sums)
+                tile -= TILE
+            count, total, shifted, squares, largest = sums
+            if tile >= first_tile and times[tile + 1] > oldest:
+                sums = _add_tile(times, values, tile, oldest, time, shift, sums)
+        while feature < aggregates.size and feature_windows[feature] == window:
+            out[feature] = _value(
+                aggregates[feature], sums[0], sums[1], sums[2], sums[3], sums[4], since, windows[window]
+            )
+            feature += 1
+
+
+@njit(cache=True, inline="always")
+def _value(aggregate, count, total, shifted, squares, largest, since, length):
+    if aggregate == COUNT:
+        result = count
+    elif aggregate == SUM:
+        result = total
+    elif aggregate == MEAN:
+        result = total / count if count else 0.0
+    elif aggregate == STD:
+        mean = shifted / count if count else 0.0
+        result = np.sqrt(max(0.0, squares / count - mean * mean)) if count > 1 else 0.0
+    elif aggregate == MAX:
+        result = largest if count else 0.0
+    else:
+        result = min(since, length) / 1000.0
+    return result
+
+
+@njit(cache=True, inline="always")
+def _prepare(rings, slot, times, values, used, kind, time, over, keeps, told):
+    """Drop what is too old of one entity's rings and make room for a record; return what is used, -1 if it is full."""
+    views = over.size
+    for view in range(views):
+        if over[view] == kind:
+            ring = rings[slot, view]
+            if ring["size"] > 0:
+                oldest = max(time, _newest(ring, times)) - keeps[view]
+                _evict(ring, times, oldest)
+                if ring["tiled"]:
+                    _evict_tiles(ring, rings[slot, rings.shape[1] - views + view], times, oldest)
+            used = _make_room(ring, times, values, used, 1)
+            if used >= 0 and ring["size"] == MOST_RECORDS:
+                used = _make_room(rings[slot, rings.shape[1] - views + view], times, values, used, TILE * NEW_TILES)
+            if used < 0:
+                return used
+    if told:
+        ring = rings[slot, views]
+        if ring["size"] > 0:
+            _evict(ring, times, max(time, _newest(ring, times)) - HORIZON)
+        used = _make_room(ring, times, values, used, 1)
+    return used
 
 
 @kernel(
     many(INT, 2)(
-        INT, INT, OUT_I64, I64, I8, I64, F64_2D, F64, RINGS, OUT_I64, OUT_F64, OUT_BYTES, many(I64, 9),
-        OUT_FLAGS, OUT_F64_2D,
+        INT, INT, OUT_I64, I64, I8, I64, F64_2D, F64, RINGS, OUT_I64, OUT_F64, OUT_BYTES, many(I64, 9), OUT_FLAGS,
+        OUT_F64_2D,
     )
-)
+)  # fmt: skip
 def fold(
     row: int,
     used: int,
@@ -181,11 +401,12 @@ def fold(
 ) -> tuple[int, int]:
     """Fold records `row` … in order and read the features of each event; return (next row, used).
 
-    Stops early when the arena is full: the caller makes it larger and calls again from the row returned.
+    Stops early when the arena is full: the caller makes it larger by `GROWTH` and calls again from the row returned.
     slots int64[n], kinds int8[n], record_times int64[n] (ms), record_values float64[n, m], ids float64[n] (hashes; none
-    of a stage that remembers none); rings ring_type[slot, view]; `fresh` bool[n] becomes False where an event's id is
-    remembered: such an event is not folded. `views` is a tuple of one tuple a view: over, value column, keep (ms), windows int64 (ms), aggregates,
-    feature windows, columns of `out` float64[n, features]. counters[0] counts records too late for their ring.
+    of a stage that tells none). rings ring_type[slot, …]: one a view, that of the ids where the stage tells them, the
+    tiles of each view. `views` is a tuple of one tuple a view: over, value column, keep (ms), windows int64 (ms),
+    aggregates, feature windows, columns of `out` float64[n, features]. fresh bool[n] becomes False where an event's
+    id is remembered: such an event is not folded. counters[0] counts records too late for their ring.
     """
     (
         over,
@@ -198,37 +419,23 @@ def fold(
         feature_starts,
         columns,
     ) = views
-    scratch = np.empty(aggregates.size, np.float64)
+    scratch, id_bits = np.empty(aggregates.size, np.float64), ids.view(np.int64)
     while row < slots.size:
         slot, kind, time = slots[row], kinds[row], record_times[row]
-        remembers = ids.size > 0 and kind == EVENT_KIND
-        if remembers:
-            ring = rings[slot, over.size]
-            if ring["size"] > 0:
-                oldest = max(time, _newest(ring, times)) - HORIZON
-                if _holds(ring, times, values, oldest, ids[row]):
-                    fresh[row] = False
-                    row += 1
-                    continue
-                _evict(ring, times, oldest)
-            grown = _make_room(ring, times, values, used)
-            if grown < 0:
-                return row, used
-            used = grown
-        for view in range(over.size):
-            if over[view] == kind:
-                ring = rings[slot, view]
-                if ring["size"] > 0:
-                    _evict(ring, times, max(time, _newest(ring, times)) - keeps[view])
-                grown = _make_room(ring, times, values, used)
-                if grown < 0:
-                    return row, used
-                used = grown
+        told = ids.size > 0 and kind == EVENT_KIND
+        if told and _holds(rings[slot, over.size], times, values, time, id_bits[row]):
+            fresh[row] = False
+            row += 1
+            continue
+        grown = _prepare(rings, slot, times, values, used, kind, time, over, keeps, told)
+        if grown < 0:
+            return row, used
+        used = grown
         # There is room now, so nothing below is done twice.
-        if remembers and _remember(rings[slot, over.size], times, values, time, ids[row]):
+        if told and _remember(rings[slot, over.size], times, values, time, ids[row]):
             dirty[slot] = CHANGED
         for view in range(over.size):
-            ring = rings[slot, view]
+            ring, tiles = rings[slot, view], rings[slot, rings.shape[1] - over.size + view]
             own = over[view] == kind
             if own:
                 if ring["size"] > 0 and _newest(ring, times) - time >= keeps[view]:
@@ -236,51 +443,22 @@ def fold(
                     own = False
                 else:
                     # + 0.0 makes -0.0 the 0.0 that it equals: state is compared as bytes.
-                    _insert(ring, times, values, time, record_values[row, value_columns[view]] + 0.0)
+                    _put(ring, tiles, times, values, time, record_values[row, value_columns[view]] + 0.0)
                     dirty[slot] = CHANGED
             if kind == EVENT_KIND:
                 lo, hi = feature_starts[view], feature_starts[view + 1]
-                _read(
-                    ring, times, values, time, own,
-                    windows[window_starts[view] : window_starts[view + 1]],
-                    aggregates[lo:hi], feature_windows[lo:hi], scratch[lo:hi],
-                )  # fmt: skip
+                of_view = windows[window_starts[view] : window_starts[view + 1]]
+                if ring["tiled"]:
+                    _read_tiled(
+                        ring, tiles, times, values, time, own, of_view, aggregates[lo:hi], feature_windows[lo:hi],
+                        scratch[lo:hi],
+                    )  # fmt: skip
+                else:
+                    _read(
+                        ring, times, values, time, own, of_view, aggregates[lo:hi], feature_windows[lo:hi],
+                        scratch[lo:hi],
+                    )  # fmt: skip
                 for feature in range(lo, hi):
                     out[row, columns[feature]] = scratch[feature]
         row += 1
     return row, used
-
-
-@kernel(INT(RINGS, I64, F64, OUT_I64, OUT_F64))
-def compact(rings: Rings, old_times: I64s, old_values: F64s, times: I64s, values: F64s) -> int:
-    """Copy every ring into a new arena, at the smallest block that leaves it room to grow; return what is used."""
-    used = 0
-    for slot in range(rings.shape[0]):
-        for view in range(rings.shape[1]):
-            ring = rings[slot, view]
-            size = ring["size"]
-            start = ring["base"] + ring["first"]
-            capacity = SMALLEST_RING
-            while capacity <= size:
-                capacity *= 2
-            if ring["capacity"] == 0:
-                continue
-            times[used : used + size] = old_times[start : start + size]
-            values[used : used + size] = old_values[start : start + size]
-            ring["base"], ring["first"], ring["capacity"] = used, 0, capacity
-            used += capacity
-    return used
-
-
-@kernel(INT(RINGS))
-def compacted_size(rings: Rings) -> int:
-    """Return how many records `compact` will use."""
-    used = 0
-    for slot in range(rings.shape[0]):
-        for view in range(rings.shape[1]):
-            if rings[slot, view]["capacity"] > 0:
-                capacity = SMALLEST_RING
-                while capacity <= rings[slot, view]["size"]:
-                    capacity *= 2
-                used += capacity
-    return used

@@ -1,10 +1,12 @@
 """The bytes of an entity's state, as the checkpoint keeps them (Numba).
 
-    fingerprint u64 · checksum u64 · per view: size u32, width u32, newest i64 (only where size > 0),
-    ages u32[size] (newest - time, ms), values[size] of `width` bytes — little-endian, each part padded to 8 bytes
+    fingerprint u64 · checksum u64 · per ring: size u32, width u8, tiles u24, newest i64 (only where size > 0),
+    ages u32[size] (newest - time, ms), values[size] of `width` bytes, times i64[tiles], values f64[tiles] of the
+    records that make up its tiles — little-endian, each part padded to 8 bytes
 
-`width` is 1 where every value is a whole number in 0 … 255, 4 where float32 holds them exactly, otherwise 8.
-The same state has the same bytes, always: states are compared as bytes.
+The rings are those of the views, and that of the ids where the stage remembers them. `width` is 1 where every value
+is a whole number in 0 … 255, 4 where float32 holds them exactly, otherwise 8. The same state has the same bytes,
+always: states are compared as bytes.
 """
 
 import numpy as np
@@ -12,7 +14,7 @@ from numba import njit
 from numba.core import types
 from numpy.typing import NDArray
 
-from streams.features.kernel import RINGS, F64s, I64s, Rings
+from streams.features.arena import RINGS, F64s, I64s, Rings
 from streams.kernels import BYTES, F64, I64, INT, OUT_BYTES, OUT_F64, OUT_I64, VOID, kernel, many
 
 HEADER = 16
@@ -48,41 +50,58 @@ def _checksum(words):
     return digest
 
 
-@kernel(OUT_I64(I64, RINGS, F64))
-def sizes(slots: I64s, rings: Rings, values: F64s) -> I64s:
+@njit(cache=True)
+def _take_block(ring, size, used):
+    """Let a ring of `size` records begin at `used`, with as much room again; return what is used then."""
+    ring["base"], ring["capacity"], ring["first"], ring["size"] = used, 2 * size, 0, size
+    return used + 2 * size
+
+
+@kernel(OUT_I64(I64, INT, RINGS, F64))
+def sizes(slots: I64s, views: int, rings: Rings, values: F64s) -> I64s:
     """Return where each entity's bytes end when packed one after the other, int64[n]."""
     ends = np.empty(slots.size, np.int64)
     end = 0
     for i in range(slots.size):
         end += HEADER
-        for view in range(rings.shape[1]):
-            ring = rings[slots[i], view]
+        for which in range(rings.shape[1] - views):
+            ring = rings[slots[i], which]
             size = ring["size"]
             end += 8
             if size > 0:
                 start = ring["base"] + ring["first"]
                 width = _width(values[start : start + size])
                 end += 8 + _padded(4 * size) + _padded(width * size)
+                if ring["tiled"]:
+                    end += 16 * rings[slots[i], rings.shape[1] - views + which]["size"]
         ends[i] = end
     return ends
 
 
-@kernel(VOID(I64, OUT_I64, types.uint64, RINGS, I64, F64, OUT_BYTES))
+@kernel(VOID(I64, OUT_I64, types.uint64, INT, RINGS, I64, F64, OUT_BYTES))
 def pack(
-    slots: I64s, ends: I64s, fingerprint: np.uint64, rings: Rings, times: I64s, values: F64s, buffer: NDArray[np.uint8]
+    slots: I64s,
+    ends: I64s,
+    fingerprint: np.uint64,
+    views: int,
+    rings: Rings,
+    times: I64s,
+    values: F64s,
+    buffer: NDArray[np.uint8],
 ) -> None:
     """Write the entities into `buffer` uint8[ends[-1]], which is zeroed."""
     for i in range(slots.size):
         begin = ends[i - 1] if i > 0 else 0
         at = begin + HEADER
-        for view in range(rings.shape[1]):
-            ring = rings[slots[i], view]
+        for which in range(rings.shape[1] - views):
+            ring = rings[slots[i], which]
             size = ring["size"]
             start = ring["base"] + ring["first"]
             held = values[start : start + size]
             width = _width(held)
+            tiles = rings[slots[i], rings.shape[1] - views + which]["size"] if ring["tiled"] else 0
             words = buffer[at : at + 8].view(np.uint32)
-            words[0], words[1] = size, width
+            words[0], words[1] = size, width + (tiles << 8)
             at += 8
             if size == 0:
                 continue
@@ -104,15 +123,23 @@ def pack(
             else:
                 buffer[at : at + 8 * size].view(np.float64)[:] = held
             at += _padded(width * size)
+            if tiles > 0:
+                run = rings[slots[i], rings.shape[1] - views + which]
+                first = run["base"] + run["first"]
+                buffer[at : at + 8 * tiles].view(np.int64)[:] = times[first : first + tiles]
+                at += 8 * tiles
+                buffer[at : at + 8 * tiles].view(np.float64)[:] = values[first : first + tiles]
+                at += 8 * tiles
         header = buffer[begin : begin + HEADER].view(np.uint64)
         header[0] = fingerprint
         header[1] = _checksum(buffer[begin + HEADER : ends[i]].view(np.uint64)) ^ fingerprint
 
 
 @kernel(many(INT, 2)(BYTES, types.uint64, INT))
-def verify(state: NDArray[np.uint8], fingerprint: np.uint64, views: int) -> tuple[int, int]:
-    """Return whether `state` uint8[n] can be loaded, and how many records it holds: (OK | …, records)."""
-    if state.size < HEADER + 8 * views or state.size % 8:
+def verify(state: NDArray[np.uint8], fingerprint: np.uint64, rings: int) -> tuple[int, int]:
+    """Return whether `state` uint8[n] of so many rings can be loaded, and how many records of the arena it takes:
+    (OK | …, records)."""
+    if state.size < HEADER + 8 * rings or state.size % 8:
         return CORRUPT, 0
     header = state[:HEADER].view(np.uint64)
     if header[1] != _checksum(state[HEADER:].view(np.uint64)) ^ header[0]:
@@ -120,47 +147,54 @@ def verify(state: NDArray[np.uint8], fingerprint: np.uint64, views: int) -> tupl
     if header[0] != fingerprint:
         return OTHER_FEATURES, 0
     at, records = HEADER, 0
-    for _ in range(views):
+    for _ in range(rings):
         if at + 8 > state.size:
             return CORRUPT, 0
         words = state[at : at + 8].view(np.uint32)
-        size, width = int(words[0]), int(words[1])
+        size, width, tiles = int(words[0]), int(words[1] & 255), int(words[1] >> 8)
         at += 8
         if size > 0:
-            at += 8 + _padded(4 * size) + _padded(width * size)
-        records += size
+            at += 8 + _padded(4 * size) + _padded(width * size) + 16 * tiles
+        records += size + tiles
     return (OK if at == state.size else CORRUPT), records
 
 
-@kernel(INT(BYTES, INT, INT, RINGS, OUT_I64, OUT_F64))
-def unpack(state: NDArray[np.uint8], slot: int, used: int, rings: Rings, times: I64s, values: F64s) -> int:
+@kernel(INT(BYTES, INT, INT, INT, RINGS, OUT_I64, OUT_F64))
+def unpack(state: NDArray[np.uint8], slot: int, used: int, views: int, rings: Rings, times: I64s, values: F64s) -> int:
     """Load a verified state into `slot`'s rings from `used` on, each with room to grow; return what is used."""
     at = HEADER
-    for view in range(rings.shape[1]):
+    for which in range(rings.shape[1] - views):
         words = state[at : at + 8].view(np.uint32)
-        size, width = int(words[0]), int(words[1])
+        size, width, tiles = int(words[0]), int(words[1] & 255), int(words[1] >> 8)
         at += 8
-        ring = rings[slot, view]
-        ring["first"], ring["size"] = 0, size
+        ring, run = rings[slot, which], rings[slot, min(rings.shape[1] - views + which, rings.shape[1] - 1)]
+        used = _take_block(ring, size, used)
+        if which < views:
+            used = _take_block(run, tiles, used)
+            ring["tiled"] = tiles > 0
         if size == 0:
-            ring["base"], ring["capacity"] = 0, 0
             continue
-        ring["base"], ring["capacity"] = used, 2 * size
+        base = ring["base"]
         newest = state[at : at + 8].view(np.int64)[0]
         at += 8
         ages = state[at : at + 4 * size].view(np.uint32)
         for j in range(size):
-            times[used + j] = newest - ages[j]
+            times[base + j] = newest - ages[j]
         at += _padded(4 * size)
         if width == 1:
             for j in range(size):
-                values[used + j] = state[at + j]
+                values[base + j] = state[at + j]
         elif width == 4:
             middle = state[at : at + 4 * size].view(np.float32)
             for j in range(size):
-                values[used + j] = middle[j]
+                values[base + j] = middle[j]
         else:
-            values[used : used + size] = state[at : at + 8 * size].view(np.float64)
+            values[base : base + size] = state[at : at + 8 * size].view(np.float64)
         at += _padded(width * size)
-        used += 2 * size
+        if tiles > 0:
+            base = run["base"]
+            times[base : base + tiles] = state[at : at + 8 * tiles].view(np.int64)
+            at += 8 * tiles
+            values[base : base + tiles] = state[at : at + 8 * tiles].view(np.float64)
+            at += 8 * tiles
     return used

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.features import kernel, statebytes
+from streams.features import arena, kernel, statebytes
 from streams.features.ids import hashes
 from streams.features.spec import Aggregate, FeatureSet, Over, Stage
 
@@ -39,7 +39,7 @@ class EntityTable:
         self._views = _flatten(stage, features)
         self._slots: dict[bytes, int] = {}
         self._keys: list[bytes] = []
-        self._rings = np.zeros((64, len(stage.views) + self.remembers), kernel.ring_type)
+        self._rings = np.zeros((64, 2 * len(stage.views) + self.remembers), arena.ring_type)
         self._dirty = np.zeros(64, np.uint8)
         self._touched = np.zeros(64, np.int64)  # the number of the call that touched the entity last
         self._calls = 0
@@ -82,8 +82,8 @@ class EntityTable:
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Fold as `fold` does, but no event whose id its entity remembers; return the features, and which are new.
 
-        An entity of the first stage remembers its newest events' ids (`ids.HORIZON`, `ids.MOST_IDS`), one of another
-        stage none. The rows of repeated events are zeros.
+        An entity of the first stage remembers its newest events' ids (`kernel.HORIZON`, `kernel.MOST_IDS`), one of
+        another stage none. The rows of repeated events are zeros.
         """
         return self._fold(keys, kinds, times, values, hashes(ids) if self.remembers else np.empty(0))
 
@@ -108,7 +108,7 @@ class EntityTable:
             )  # fmt: skip
             if row == len(keys):
                 break
-            self._make_room(0)
+            self._make_room(kernel.GROWTH)
         self.late += int(counters[0])
         return out, fresh
 
@@ -152,7 +152,7 @@ class EntityTable:
         self._free += slots.tolist()
         self._rings[slots], self._dirty[slots] = 0, 0
         self.evicted |= slots.size > 0
-        if self._times.size > max(1024, 4 * kernel.compacted_size(self._rings)):
+        if self._times.size > max(2 * kernel.GROWTH, 4 * arena.compacted_size(self._rings)):
             self._make_room(0)
         return int(slots.size)
 
@@ -163,7 +163,7 @@ class EntityTable:
     def load(self, key: bytes, state: bytes) -> None:
         """Take an entity's state from the store; raise StateRefused, and change nothing, where it is unfit."""
         array = np.frombuffer(state, np.uint8)
-        verdict, records = statebytes.verify(array, self._fingerprint, self._rings.shape[1])
+        verdict, records = statebytes.verify(array, self._fingerprint, len(self.stage.views) + self.remembers)
         if verdict == statebytes.OTHER_FEATURES:
             raise StateRefused("written by another feature set")
         if verdict == statebytes.CORRUPT:
@@ -171,7 +171,9 @@ class EntityTable:
         if self._used + 2 * records > self._times.size:
             self._make_room(2 * records)
         slot = int(self._slots_of([key])[0])
-        self._used = statebytes.unpack(array, slot, self._used, self._rings, self._times, self._values)
+        self._used = statebytes.unpack(
+            array, slot, self._used, len(self.stage.views), self._rings, self._times, self._values
+        )
         self._dirty[slot] = 0
 
     def _take(self, flag: int) -> list[tuple[bytes, bytes]]:
@@ -186,9 +188,10 @@ class EntityTable:
     def _pack(self, slots: NDArray[np.int64]) -> list[tuple[bytes, bytes]]:
         if slots.size == 0:
             return []
-        ends = statebytes.sizes(slots, self._rings, self._values)
+        views = len(self.stage.views)
+        ends = statebytes.sizes(slots, views, self._rings, self._values)
         buffer = np.zeros(ends[-1], np.uint8)
-        statebytes.pack(slots, ends, self._fingerprint, self._rings, self._times, self._values, buffer)
+        statebytes.pack(slots, ends, self._fingerprint, views, self._rings, self._times, self._values, buffer)
         data, bounds = buffer.tobytes(), [0, *ends.tolist()]
         return [(self._keys[slot], data[bounds[i] : bounds[i + 1]]) for i, slot in enumerate(slots.tolist())]
 
@@ -221,11 +224,11 @@ class EntityTable:
 
     def _make_room(self, records: int) -> None:
         """Move every ring into an arena with room for at least `records` more, and half of it free."""
-        size, used = 1024, kernel.compacted_size(self._rings)
+        size, used = 1024, arena.compacted_size(self._rings)
         while size < 2 * used + records:
             size *= 2
         times, values = np.zeros(size, np.int64), np.zeros(size, np.float64)
-        self._used = kernel.compact(self._rings, self._times, self._values, times, values)
+        self._used = arena.compact(self._rings, self._times, self._values, times, values)
         self._times, self._values = times, values
 
 

@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.features.ids import HORIZON, MOST_IDS, hashes
+from streams.features.ids import hashes
+from streams.features.kernel import HORIZON, MOST_IDS
 from streams.features.pipeline import Events, Labels, Pipeline
 from streams.features.spec import HOUR, MINUTE
 from streams.features.table import EntityTable
