@@ -85,8 +85,8 @@ class JoinAgent:
                     self._metrics.batch_seconds.labels(STAGE).observe(time.perf_counter() - began)
                 yield self._low(room, coming, batch)
             if time.monotonic() >= room.look_at:
-                over = await room.patience.over(room.waiting[0].since)
                 waiting = room.waiting
+                over = await room.patience.over(waiting[0].since, room.promised)
                 for first in range(0, len(waiting), LABELS_AT_ONCE):
                     await self._settle(room, waiting[first : first + LABELS_AT_ONCE], over)
                     yield self._low(room, coming, batch)

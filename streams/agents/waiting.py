@@ -51,7 +51,8 @@ class Step(NamedTuple):
 class Patience:
     """Who has waited long enough: for `seconds`, and until all that was in Kafka by then has come the whole way.
 
-    A slow or absent part of the pipeline makes labels late, never unknown.
+    A slow or absent part of the pipeline makes labels late, never unknown. But where a watermark waits behind the
+    labels, the stages may wait for that in turn: then only the last step counts.
     """
 
     def __init__(self, way: Sequence[Step], seconds: float, clock: Clock = time.monotonic) -> None:
@@ -61,8 +62,9 @@ class Patience:
         self._left: deque[Step] = deque()
         self._ends: dict[TP, int] | None = None
 
-    async def over(self, first: float) -> float:
-        """Return up to when one must have begun to wait to wait no longer; `first` is who has waited longest.
+    async def over(self, first: float, promised: bool = False) -> float:
+        """Return up to when one must have begun to wait to wait no longer; `first` is who has waited longest, and
+        `promised` whether a watermark waits with them.
 
         Ask before looking: what has come through by then will be found.
         """
@@ -71,6 +73,8 @@ class Patience:
             if first > waited:
                 return self._over
             self._following, self._left, self._ends = waited, deque(self._way), None
+        if promised and len(self._left) > 1:
+            self._left, self._ends = deque(self._way[-1:]), None
         while self._left:
             group, topic = self._left[0]
             if self._ends is None:  # only now, as the step before has put into this topic what it had
@@ -99,6 +103,11 @@ class Room:
     def waiting(self) -> list[Waiting]:
         """Everything that waits, in order."""
         return list(self._waiting.values())
+
+    @property
+    def promised(self) -> bool:
+        """Say whether a watermark waits."""
+        return any(isinstance(one.arrival.content, Watermark) for one in self._waiting.values())
 
     def low(self, otherwise: int) -> int:
         """Return the offset before which nothing waits, `otherwise` where nothing does."""

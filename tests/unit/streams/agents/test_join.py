@@ -365,6 +365,22 @@ def test_patience_follows_an_event_all_the_way() -> None:
     run(scenario())
 
 
+def test_labels_and_stages_do_not_wait_for_each_other() -> None:
+    """A stage may hold its rows for a watermark that waits behind a label: the label does not wait for the stage."""
+
+    async def scenario() -> None:
+        logs = {TOPICS.events.name: 3, TOPICS.hops[0].name: 2, TOPICS.scores.name: 5}
+        stages, history = Group(logs), Group(logs)
+        way = [*(Step(stages, topic) for topic in (TOPICS.events, *TOPICS.hops)), Step(history, TOPICS.scores)]
+        patience = Patience(way, 30.0, lambda: 1031.0)
+        assert await patience.over(1000.0) < 1000.0
+        assert await patience.over(1000.0, promised=True) < 1000.0
+        history.done[TOPICS.scores.name] = 5
+        assert await patience.over(1000.0, promised=True) == 1001.0
+
+    run(scenario())
+
+
 def test_a_large_batch_leaves_in_runs() -> None:
     """Thousands of labels in one batch are joined and committed run by run, in order."""
 
