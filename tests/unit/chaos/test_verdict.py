@@ -1,0 +1,178 @@
+"""A campaign that finds no difference says something only if it would find one: each kind is shown to it here."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from schemas.events import ModelAnnouncement
+from streams.models.learner import Learner
+from streams.models.snapshot import seal
+from streams.usecases import FRAUD
+from tests.chaos.found import Scores
+from tests.chaos.logs import Poisoned
+from tests.chaos.oracle import Expected, digest
+from tests.chaos.verdict import (
+    Verdict,
+    judge_dead_letters,
+    judge_history,
+    judge_learning,
+    judge_scores,
+    judge_states,
+)
+from tests.chaos.workload import Workload
+
+N = 50
+KEY = b"k" * 32
+WORKLOAD = Workload(1, 10.0, 5.0, 1_700_000_000_000)
+VECTORS = np.random.default_rng(1).random((N, 4))
+
+
+def right() -> tuple[Expected, Scores]:
+    """What must have come, and the same of what has."""
+    expected = Expected(np.ones(N, bool), digest(VECTORS))
+    expected.events, expected.labels, expected.examples = N, 1, 1
+    expected.labelled, expected.exampled = {"e00000001"}, {"e00000001"}
+    expected.states = {("customer", b"c1"): b"state", ("terminal", b"t1"): b"other"}
+    expected.poison = [Poisoned("fraud.transactions/0/7", "null", b"c1", None)]
+    scores = Scores(np.full(N, 5), np.zeros(N, np.int64), digest(VECTORS), digest(VECTORS), total=N)
+    return expected, scores
+
+
+def announced(learner: Learner) -> ModelAnnouncement:
+    return seal(
+        learner.model,
+        model_id=learner.model_id,
+        recipe=FRAUD.recipe,
+        feature_set=FRAUD.features.fingerprint,
+        example_offsets={0: 1},
+        examples_learnt=learner.examples_learnt,
+        created_at=1,
+        key=KEY,
+    )
+
+
+def taught(values: float) -> Learner:
+    learner = Learner(FRAUD.recipe, FRAUD.features.names)
+    learner.learn(dict.fromkeys(FRAUD.features.names, values), 1)
+    return learner
+
+
+def test_what_is_right_has_no_difference() -> None:
+    """The same states, scores, letters, rows and weights: nothing is named, and there is a line for each."""
+    expected, scores = right()
+    expected.learner = taught(1.5)
+    verdict = Verdict()
+    judge_scores(verdict, WORKLOAD, N, expected, scores)
+    judge_states(verdict, expected, dict(expected.states))
+    judge_learning(verdict, expected, announced(taught(1.5)), KEY, 1)
+    judge_dead_letters(verdict, expected, list(expected.poison), 3)
+    judge_history(verdict, scores, np.ones(N, bool), 0)
+    assert verdict.differences == []
+    assert [name for name, _ in verdict.lines] == [
+        "events in", "events scored", "features", "entity states", "labels", "learner weights", "dead letters",
+        "history rows",
+    ]  # fmt: skip
+
+
+def unsent(expected: Expected, scores: Scores) -> None:
+    expected.present[7], scores.at[7] = False, 0
+
+
+def unscored(_: Expected, scores: Scores) -> None:
+    scores.at[7] = 0
+
+
+def unknown(_: Expected, scores: Scores) -> None:
+    scores.alien = 1
+
+
+def miscounted(_: Expected, scores: Scores) -> None:
+    scores.features[7] ^= np.uint64(1)
+
+
+def scored_otherwise(_: Expected, scores: Scores) -> None:
+    scores.changed.append(7)
+
+
+@pytest.mark.parametrize(
+    ("mishap", "named"),
+    [
+        (unsent, "e00000007 …) never reached"),
+        (unscored, "e00000007 …) have no score"),
+        (unknown, "1 others were never sent"),
+        (miscounted, "e00000007 …) were scored with other customer features"),
+        (scored_otherwise, "e00000007 …) were scored twice with different features"),
+    ],
+)
+def test_a_score_that_is_not_as_it_must_be_is_named(mishap: Callable[[Expected, Scores], None], named: str) -> None:
+    """One event of fifty is enough."""
+    expected, scores = right()
+    mishap(expected, scores)
+    verdict = Verdict()
+    judge_scores(verdict, WORKLOAD, N, expected, scores)
+    (only,) = verdict.differences
+    assert named in only
+
+
+@pytest.mark.parametrize(
+    ("states", "named"),
+    [
+        ({("customer", b"c1"): b"state"}, "1 states are missing from Valkey: [('terminal', b't1')]"),
+        ({("customer", b"c1"): b"stat!", ("terminal", b"t1"): b"other"}, "1 states are different in Valkey"),
+        (
+            {("customer", b"c1"): b"state", ("terminal", b"t1"): b"other", ("customer", b"c2"): b""},
+            "1 states are not to be in Valkey",
+        ),
+    ],
+)
+def test_a_state_that_is_not_as_it_must_be_is_named(states: dict[tuple[str, bytes], bytes], named: str) -> None:
+    """Missing, other bytes, or one too many."""
+    verdict = Verdict()
+    judge_states(verdict, right()[0], states)
+    (only,) = verdict.differences
+    assert named in only
+
+
+def test_another_model_is_a_difference() -> None:
+    """Weights that differ, though the number of examples is the same; no model; a label that was lost."""
+    expected, _ = right()
+    expected.learner = taught(1.5)
+    verdict = Verdict()
+    judge_learning(verdict, expected, announced(taught(1.25)), KEY, 1)
+    judge_learning(verdict, expected, None, KEY, 1)
+    expected.exampled = set()
+    judge_learning(verdict, expected, announced(taught(1.5)), KEY, 0)
+    assert verdict.differences == [
+        "the model is not the uninterrupted learner's",
+        "no model was announced",
+        "1 labels led to no example: ['e00000001']",
+        "0 labels kept of 1",
+    ]
+
+
+def test_the_dlq_holds_the_poison_and_nothing_else() -> None:
+    """A letter with another reason is one that is missing and one too many."""
+    expected, _ = right()
+    verdict = Verdict()
+    judge_dead_letters(verdict, expected, [replace_reason(expected.poison[0])], 0)
+    missing, unexpected = verdict.differences
+    assert missing.startswith("poison not buried as it should be: 1: fraud.transactions/0/7 null")
+    assert unexpected.startswith("dead letters that were no such poison: 1: fraud.transactions/0/7 invalid")
+
+
+def replace_reason(letter: Poisoned) -> Poisoned:
+    return letter._replace(reason="invalid")
+
+
+def test_the_history_has_a_row_for_each_score() -> None:
+    """One row that is missing and one of an event that has no score are named."""
+    _, scores = right()
+    scores = replace(scores, at=np.where(np.arange(N) == 3, 0, 5))
+    verdict = Verdict()
+    judge_history(verdict, scores, np.arange(N) != 7, 0)
+    assert [difference[:34] for difference in verdict.differences] == [
+        "1 events (e00000007 …) have a scor",
+        "1 events (e00000003 …), 0 others: ",
+    ]
