@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from schemas.events import Score
 from streams.features.pipeline import Events, Labels, Pipeline
 from streams.features.spec import DAY, HOUR
+from streams.runtime.checkpoint import evict_all
 from streams.runtime.dlq import ERROR, MESSAGE, SOURCE
 from streams.runtime.hop import FROM_LABELS, HopFormat
 from streams.stores.memory import MemoryStateStore
@@ -127,6 +128,47 @@ def test_events_become_scores() -> None:
         one = scores(world)["e5"]
         assert (one.entities, one.received_at, one.scored_at) == ({"customer": "c2", "terminal": "t1"}, NOW, NOW)
         assert (one.model_id, one.decision) == ("logistic@0", "approve")
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("most", [1, 3, 7, 100])
+def test_an_event_that_a_producer_sends_twice_is_scored_once(most: int) -> None:
+    """In one batch or the next, and by the next owner, who finds the ids in the states; each is counted."""
+
+    async def scenario() -> None:
+        world = World(1)
+        for payment in PAYMENTS:
+            world.event(payment.fields)
+            world.event(payment.fields)
+        world.promise_events(None)
+        world.event(PAYMENTS[-1].fields)
+        for stage in STAGES:
+            await world.start(stage)
+        while await world.step(CUSTOMER, 0, most):
+            await world.checkpoint(CUSTOMER)
+            await world.crash(CUSTOMER, written=100)
+        await world.finish()
+        await check(world, PAYMENTS)
+        assert len(world.broker.all(world.topics.scores.name)) == len(PAYMENTS)
+        twice = world.metrics.registry.get_sample_value("headrace_duplicates_total", {"stage": "customer"})
+        assert twice == len(PAYMENTS) + 1
+
+    run(scenario)
+
+
+def test_entities_come_and_go_without_a_trace() -> None:
+    """With room for one entity alone, every event finds its entity in the store, as if it had stayed."""
+
+    async def scenario() -> None:
+        world = await started(PAYMENTS)
+        for stage in STAGES:
+            while await world.step(stage, 0, 2):
+                await world.checkpoint(stage)
+                await evict_all(list(world.agents[stage].owned.values()), 1, world.metrics)
+                assert len(world.states(stage)) <= 1
+        await world.finish()
+        await check(world, PAYMENTS)
 
     run(scenario)
 
