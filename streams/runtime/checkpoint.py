@@ -64,7 +64,8 @@ class OwnedPartition:
             log.warning(
                 "%s: the checkpoint is damaged, it is kept as %s; the partition is rebuilt", self.name, claim.refused
             )
-        self.next_offset = -1 if checkpoint is None else checkpoint.offset
+        # Kafka may not have been told of it, and the join waits for what Kafka was told.
+        self.kept_offset = self.next_offset = -1 if checkpoint is None else checkpoint.offset
         if sources is not None:
             marks = b"" if checkpoint is None else checkpoint.marks
             try:

@@ -309,6 +309,19 @@ def test_a_new_owner_finds_states_as_they_are_touched() -> None:
     run(scenario)
 
 
+def test_a_new_owner_can_tell_kafka_what_was_kept_before_it() -> None:
+    """Killed between the store and the commit to Kafka, the commit is made up for without a further event."""
+
+    async def scenario() -> None:
+        store = WatchedStore()
+        first = await owner(store)
+        await fold(first, 2, b"a")
+        await first.checkpoint(sending())
+        assert (await owner(store)).kept_offset == 2
+
+    run(scenario)
+
+
 def test_an_entity_that_left_the_memory_comes_back() -> None:
     """Also into a partition that began without a checkpoint, where nothing else is asked for."""
 
