@@ -7,10 +7,12 @@ from numpy.typing import NDArray
 
 from tests.chaos.found import Scores
 
+JUST = 1.0  # seconds
+
 
 def longest_pauses(scores: Scores, faults: Sequence[float], end: float) -> list[float]:
     """Return for each fault (seconds since the epoch, ascending) the longest time, in seconds, in which some
-    partition brought no new score, of those that began between it and the next fault.
+    partition brought no new score, of those that began after it and before the next fault.
 
     >>> one = np.array([1000, 2000, 9000, 9500])
     >>> empty = np.zeros(4, np.uint64)
@@ -23,8 +25,8 @@ def longest_pauses(scores: Scores, faults: Sequence[float], end: float) -> list[
     begins, lengths = (np.concatenate(part) for part in zip(*gaps, strict=True))
     longest = []
     for begin, until in zip(faults, [*faults[1:], end], strict=True):
-        # The pause that a fault makes may have begun with the last score before it.
-        inside = (begins + lengths > begin * 1000) & (begins < until * 1000)
+        # The last score before a pause may be from just before the fault.
+        inside = (begins >= (begin - JUST) * 1000) & (begins < (until - JUST) * 1000)
         longest.append(float(lengths[inside].max(initial=0.0)) / 1000)
     return longest
 
