@@ -1,6 +1,7 @@
 """How long scoring paused after each fault, and how fast it went, from the times of first scores."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +25,10 @@ def longest_pauses(scores: Scores, faults: Sequence[float], end: float) -> list[
     ]
     begins, lengths = (np.concatenate(part) for part in zip(*gaps, strict=True))
     longest = []
-    for begin, until in zip(faults, [*faults[1:], end], strict=True):
-        # The last score before a pause may be from just before the fault.
-        inside = (begins >= (begin - JUST) * 1000) & (begins < (until - JUST) * 1000)
+    # The last score before a pause may be from just before the fault.
+    edges = [*(fault - JUST for fault in faults), end]
+    for begin, until in pairwise(edges):
+        inside = (begins >= begin * 1000) & (begins < until * 1000)
         longest.append(float(lengths[inside].max(initial=0.0)) / 1000)
     return longest
 
