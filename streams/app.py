@@ -117,6 +117,7 @@ class StageWorker:
             self._agents[tp.topic].release(tp.partition)
 
     async def _ready(self, partitions: set[TP]) -> None:
+        faults.point("assigned")
         log.info("ready, with %d partitions", len(partitions))
 
     def _owned(self) -> list[OwnedPartition]:

@@ -18,6 +18,7 @@ VARIABLE = "HEADRACE_FAULT"
 
 POINTS = {
     "claimed": "the epoch is raised, nothing is read yet",
+    "assigned": "all positions are set, no batch has come yet",
     "gated": "a batch is read and through the gate, nothing of it is folded",
     "folded": "a batch is folded, none of its outputs is handed to the sender",
     "handed-over": "the outputs for one partition are handed to the sender, those for others may be not",
@@ -39,8 +40,8 @@ def arm(environment: Mapping[str, str]) -> None:
 
     >>> arm({"HEADRACE_FAULT": "lunch"})
     Traceback (most recent call last):
-    streams.settings.SettingsError: HEADRACE_FAULT: no point 'lunch'; there are claimed, gated, folded, handed-over, \
-sent, settled, copied, acknowledged, kept, committed, given-up
+    streams.settings.SettingsError: HEADRACE_FAULT: no point 'lunch'; there are claimed, assigned, gated, folded, \
+handed-over, sent, settled, copied, acknowledged, kept, committed, given-up
     """
     if (text := environment.get(VARIABLE)) is None:
         return
