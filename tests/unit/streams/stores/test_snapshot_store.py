@@ -1,17 +1,20 @@
 """Snapshots elsewhere: exact at every moment, and enough to go on from when Redis and Kafka have lost the beginning."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from streams.agents.stage import StageAgent
 from streams.features.table import StateRefused
 from streams.stores import snapshot_store
 from streams.stores.entity_snapshots import MemoryEntitySnapshots
-from streams.stores.memory import MemoryStateStore
+from streams.stores.memory import Kept, MemoryStateStore
 from streams.stores.snapshot_store import SnapshotStore
 from streams.stores.state import Checkpoint, Fenced, SnapshotsUnavailable, States, StoreUnavailable
 from tests.unit.streams.agents import test_stage as base
@@ -33,7 +36,7 @@ class Died(Exception):
 
 
 class MortalSnapshots(MemoryEntitySnapshots):
-    """Does not answer while `away`; whoever writes dies after `until` writes, having called `on_write` before each."""
+    """Does not answer while `away`; whoever writes dies after `until` calls, having called `on_write` before each."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,11 +52,22 @@ class MortalSnapshots(MemoryEntitySnapshots):
     async def write(self, partition: str, position: int, states: States) -> None:
         if self.on_write:
             await self.on_write()
+        self._live_on()
+        await super().write(partition, position, states)
+
+    async def conclude(self, partition: str, header: Checkpoint) -> None:
+        self._live_on()
+        await super().conclude(partition, header)
+
+    async def prune(self, partition: str, position: int, entities: Sequence[bytes]) -> None:
+        self._live_on()
+        await super().prune(partition, position, entities)
+
+    def _live_on(self) -> None:
         if self.until is not None:
             if not self.until:
                 raise Died
             self.until -= 1
-        await super().write(partition, position, states)
 
 
 class Scene:
@@ -88,6 +102,13 @@ class Scene:
             for partition in range(self.world.partitions):
                 log = self.world.broker.logs[topic.name, partition]
                 log[:] = [Message(b"gone", b"gone")] * len(log)
+
+    async def forget_archived(self) -> None:
+        """Let Kafka's retention take what no snapshot needs any more."""
+        for stage, topic in zip(STAGES, (self.world.topics.events, *self.world.topics.hops), strict=True):
+            (name,) = names(self.world.agents[stage])
+            if header := await self.snapshots.header(name):
+                self.world.broker.logs[topic.name, 0][: header.offset] = [Message(b"gone", b"gone")] * header.offset
 
     def wipe(self) -> None:
         self.redis.kept.clear()
@@ -278,10 +299,7 @@ def test_a_round_may_end_anywhere_while_saves_go_on(writes: int) -> None:
         with suppress(Died):
             await scene.archive()
         scene.snapshots.on_write, scene.snapshots.until = None, None
-        for stage, topic in zip(STAGES, (scene.world.topics.events, *scene.world.topics.hops), strict=True):
-            header = await scene.snapshots.header(*names(scene.world.agents[stage]))
-            assert header
-            scene.world.broker.logs[topic.name, 0][: header.offset] = [Message(b"gone", b"gone")] * header.offset
+        await scene.forget_archived()
         scene.wipe()
         scene.pay(list(coming))
         await scene.start()
@@ -446,6 +464,67 @@ def test_a_snapshot_that_is_replaced_while_it_is_read_is_read_again() -> None:
         scene.pay(PAYMENTS[8:])
         await scene.start()
         assert reads == [6, 8, 8]
+        await scene.finish()
+        await check(scene.world, PAYMENTS)
+
+    run(scenario)
+
+
+# Whatever happens.
+
+ACTIONS = st.one_of(
+    st.tuples(st.just("pay"), st.integers(1, 3)),
+    st.tuples(st.just("work"), st.integers(1, 4)),
+    st.tuples(st.sampled_from(["archive", "archive while events come"]), st.integers(0, 9)),
+    st.tuples(st.sampled_from(["replace", "remember", "restore", "lose"]), st.just(0)),
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(ACTIONS, max_size=25))
+def test_whatever_happens_nothing_shows_it(actions: list[tuple[str, int]]) -> None:
+    """Workers replaced, rounds broken off, Redis set back or lost with all that Kafka had before the snapshots: the
+    scores and states are the backtest's."""
+
+    async def scenario() -> None:
+        scene = Scene(1)
+        coming, older = iter(PAYMENTS), dict[str, Kept]()
+        await scene.start()
+
+        async def work(number: int) -> None:
+            for stage in STAGES:
+                await scene.world.step(stage, 0, number)
+                await scene.world.checkpoint(stage)
+
+        async def more() -> None:
+            scene.pay(list(islice(coming, 1)))
+            await work(2)
+
+        for what, number in actions:
+            match what:
+                case "pay":
+                    scene.pay(list(islice(coming, number)))
+                case "work":
+                    await work(number)
+                case "archive" | "archive while events come":
+                    scene.snapshots.until = number or None
+                    scene.snapshots.on_write = more if "while" in what else None
+                    with suppress(Died):
+                        await scene.archive()
+                    scene.snapshots.until = scene.snapshots.on_write = None
+                case "replace":
+                    await scene.start()
+                case "remember":
+                    older = dict(scene.redis.kept)
+                case "restore":
+                    scene.redis.kept = dict(older)
+                    await scene.start()
+                case "lose":
+                    await scene.forget_archived()
+                    scene.wipe()
+                    older = {}  # older than what Kafka has
+                    await scene.start()
+        scene.pay(list(coming))
         await scene.finish()
         await check(scene.world, PAYMENTS)
 
