@@ -173,7 +173,10 @@ class LearnerAgent:
         examples, dead = [], []
         for row, value in enumerate(batch.records.values()):
             try:
-                examples.append(_decode(value, latest))
+                example = _decode(value, latest)
+                if (example.label_partition or 0) >= self._topics.labels.partitions:
+                    raise Poison("invalid", f"label_partition {example.label_partition}: there is no such")
+                examples.append(example)
             except Poison as poison:
                 dead.append((row, poison))
         await self._dead_letters.send(batch, dead)

@@ -169,6 +169,17 @@ def test_duplicates_are_counted() -> None:
     assert value("headrace_examples_learnt_total") == 2
 
 
+def test_an_example_from_nowhere_is_poison() -> None:
+    """A label partition that there is not is no place to keep a window for."""
+    kafka, metrics = Kafka(), Metrics("learner")
+    nowhere = encode(msgspec.structs.replace(example(0), label_partition=TOPICS.labels.partitions))
+    values = [nowhere, encode(example(1))]
+    learner = agent(kafka, metrics=metrics)
+    asyncio.run(learner.on_batch(Batch(EXAMPLES.topic, 0, Records.of([None] * 2, values, range(2), [NOW] * 2), 2, 1)))
+    assert kafka.topics[TOPICS.dlq.name] == [nowhere]
+    assert learner.lessons.learner.examples_learnt == 1
+
+
 def announced(numbers: int, key: bytes = KEY, feature_set: str = FEATURES) -> bytes:
     lessons = Lessons(FRAUD.recipe, NAMES, feature_set)
     for number in range(numbers):
