@@ -44,6 +44,7 @@ SETTINGS = {
     "HEADRACE_SESSION_SECONDS": str(SESSION_SECONDS),
     "HEADRACE_LABEL_WAIT_SECONDS": "5",
     "HEADRACE_MAX_ENTITIES": "8000",  # fewer than there are, so that they come and go
+    "HEADRACE_ENTITY_SNAPSHOT_SECONDS": "45",  # a wiped Valkey is rebuilt from Cassandra, if it has one by then
     "HEADRACE_METRICS_PORT": "0",
 }
 
