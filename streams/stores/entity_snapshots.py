@@ -31,7 +31,7 @@ class EntitySnapshots(Protocol):
         """Keep the header; one of a lower position than what is kept changes nothing."""
 
     async def prune(self, partition: str, position: int, entities: Sequence[bytes]) -> None:
-        """Delete the rows before `position` of entities that have one from there on, up to the header's."""
+        """Delete the rows before `position` of some entities."""
 
     async def close(self) -> None:
         """Give the connections back."""

@@ -167,8 +167,11 @@ class SnapshotStore:
     async def _copy(self, partition: str, epoch: int, position: int) -> int:
         count = 0
         async for states in self._snapshots.rows(partition, position):
-            if not all(_sound(state) for _, state in states):
-                raise StateRefused("the state of one entity is damaged (its checksum does not fit)")
+            if unfit := [(entity, state) for entity, state in states if not _sound(state)]:
+                # As rows of another name they are kept for whoever looks into it, and no later restore meets them.
+                await self._snapshots.write(f"{partition}:refused", position, unfit)
+                await self._snapshots.prune(partition, position + 1, [entity for entity, _ in unfit])
+                raise StateRefused(f"a state is damaged (its checksum does not fit); it is kept as {partition}:refused")
             await self._store.put(partition, epoch, states)
             count += len(states)
             self._on_progress()

@@ -401,6 +401,14 @@ def test_a_damaged_snapshot_is_not_used(what: str) -> None:
         scene.pay(PAYMENTS[8:])
         await scene.finish()
         await check(scene.world, PAYMENTS)
+        aside = [name for name in scene.snapshots.states if name.endswith(":refused")]
+        assert len(aside) == (2 if what == "a row" else 0)
+        await scene.archive()
+        scene.forget()
+        scene.wipe()
+        await scene.start()  # from the snapshot, which is sound again
+        await scene.finish()
+        await check(scene.world, PAYMENTS)
 
     run(scenario)
 
