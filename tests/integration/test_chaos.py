@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 def test_a_short_campaign_ends_where_an_uninterrupted_run_does(tmp_path: Path) -> None:
     """Workers, learner and Valkey die under a load with repeats, late events, labels and poison: no difference."""
-    plan = Plan(seed=1, seconds=22.0, rate=300.0, faults=SHORT, quiet=4.0, warm=4.0, held=0.0)
+    plan = Plan(seed=1, seconds=18.0, rate=300.0, faults=SHORT, quiet=3.0, warm=3.0, held=0.0)
     with LocalServers(tmp_path / "servers") as servers:
         verdict = Campaign(plan, servers, tmp_path / "logs", print).run()
     print(report(verdict))
