@@ -64,7 +64,7 @@ def arrivals(n, pattern, seed=1):
 @pytest.mark.parametrize("pattern", ["steady", "bursts", "faster"])
 def test_only_the_tile_at_a_windows_edge_is_approximate(pattern):
     """
-    Records in order: a count is off by less than one tile, which is a 31st of the window at most.
+    Records in order: a count is off by less than one tile, which is a 15th of the window at most.
 
         | tile | tile |til|til| t | t |ring|      the records, older ones in larger tiles
                    (-------------------- t]      the window begins inside one of them
@@ -195,6 +195,5 @@ def test_an_event_of_a_hot_key_costs_what_one_of_a_cold_key_does():
         picked = [keys[number] for number in rng.integers(0, customers, batch).tolist()]
         cold_costs.append(cost(cold, picked, np.full(batch, 30 * 24 * HOUR + first), first))
     assert len(hot.states()[b"k"]) < 80_000
-    # The quickest ten: whoever shares the machine takes from both.
-    quick = [np.mean(sorted(costs)[:10]) for costs in (hot_costs, cold_costs)]
-    assert quick[0] < 3 * quick[1], quick
+    # Pairs: whoever shares the machine takes from both.
+    assert median(np.divide(hot_costs, cold_costs)) < 3
