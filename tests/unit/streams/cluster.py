@@ -19,8 +19,10 @@ from streams.runtime.checkpoint import OwnedPartition, checkpoint_all, evict_all
 from streams.runtime.hop import FROM_EVENTS, FROM_LABELS
 from streams.runtime.records import Records, Spans, partition_of
 from streams.runtime.sender import UndeliveredError
+from streams.stores.entity_snapshots import MemoryEntitySnapshots
 from streams.stores.memory import Kept, MemoryStateStore
-from streams.stores.state import Fenced, StoreUnavailable
+from streams.stores.snapshot_store import SnapshotStore
+from streams.stores.state import Checkpoint, Fenced, StoreUnavailable
 from streams.usecases import FRAUD
 from tests.unit.streams.world import CUSTOMER, HOPS, MODEL, NOW, TERMINAL, Broker, MemorySender, Message, label_rows
 
@@ -73,6 +75,26 @@ class ShakyStore(MemoryStateStore):
         return True
 
 
+class SlowSnapshots(MemoryEntitySnapshots):
+    """Snapshots between whose steps others may take theirs."""
+
+    async def header(self, *args: Any) -> Checkpoint | None:
+        await asyncio.sleep(0)
+        return await super().header(*args)
+
+    async def write(self, *args: Any) -> None:
+        await asyncio.sleep(0)
+        await super().write(*args)
+
+    async def conclude(self, *args: Any) -> None:
+        await asyncio.sleep(0)
+        await super().conclude(*args)
+
+    async def prune(self, *args: Any) -> None:
+        await asyncio.sleep(0)
+        await super().prune(*args)
+
+
 class PatchySender(MemorySender):
     """Writes the batches of one target in their order, those of several in any, acknowledged or not, or twice."""
 
@@ -107,8 +129,9 @@ class Worker:
         self.name = name
         self.sender = PatchySender(cluster.broker)
         self.positions: dict[Slot, int] = {}
+        self.store = SnapshotStore(cluster.store, cluster.snapshots, kafka_has_all, lambda: None)
         self.agents = [
-            StageAgent(FRAUD, stage, cluster.topics, self.sender, cluster.store, METRICS, 0, lambda: NOW / 1000)  # type: ignore[arg-type]
+            StageAgent(FRAUD, stage, cluster.topics, self.sender, self.store, METRICS, 0, lambda: NOW / 1000)  # type: ignore[arg-type]
             for stage in STAGES
         ]
         self.tasks: dict[asyncio.Task[None], str] = {}  # by what it is: a stage's batch in hand or the checkpoint
@@ -135,12 +158,16 @@ class Label:
     time: int | None
 
 
+async def kafka_has_all(_: str) -> int:
+    return 0
+
+
 class Cluster:
     """Workers over the partitions of both stages; each action is a method, and says what it did in `story`."""
 
     def __init__(self, partitions: int, store: ShakyStore) -> None:
         self.partitions, self.topics = partitions, FRAUD.topics(partitions)
-        self.broker, self.store = Broker(), store
+        self.broker, self.store, self.snapshots = Broker(), store, SlowSnapshots()
         self.slots = [(stage, partition) for stage in STAGES for partition in range(partitions)]
         self.names: dict[Slot, str] = {}  # of the partitions in the store
         self.owners: dict[Slot, Worker] = {}  # as the group has it
@@ -201,7 +228,12 @@ class Cluster:
         """Let a worker claim a slot and read on where it says; its former owner is not told."""
         stage, partition = slot
         self.owners[slot] = worker
-        offset = await worker.agents[stage].claim(partition)
+        while True:
+            try:
+                offset = await worker.agents[stage].claim(partition)
+                break
+            except StoreUnavailable as error:
+                self.tell(f"{worker.name}: its claim of {called(slot)} fails, {error}")
         self.names[slot] = worker.agents[stage].owned[partition].name
         worker.positions[slot] = max(0, offset)
         self.tell(f"{worker.name} claims {called(slot)}, reads from {worker.positions[slot]}")
@@ -307,9 +339,24 @@ class Cluster:
             worker.begin("evicting", evict_all(owned, 0, METRICS))
             self.tell(f"{worker.name} drops from memory what is kept")
 
-    async def finish(self) -> None:
-        """Let everybody work to the end; then let a last worker do so that has only what is kept, and reads it all."""
+    def archive(self, worker: Worker) -> None:
+        """Let a worker begin to bring the entity snapshots of its partitions up to date."""
+        if not worker.busy("archiving"):
+            self.tell(f"{worker.name} begins to archive")
+            worker.begin("archiving", self._archive(worker, list(worker.positions)))
+
+    async def _archive(self, worker: Worker, slots: Sequence[Slot]) -> None:
+        for slot in slots:
+            await worker.store.archive(self.names[slot])
+
+    async def finish(self, lost: bool) -> None:
+        """Let everybody work to the end; then let a last worker do so that has only what is kept, and reads it all.
+
+        Or, where the store is `lost`, what was archived.
+        """
         await self.work_off()
+        if lost:
+            self.restore(0, self.slots)
         heir = self.start()
         for slot in self.slots:
             await self.give(slot, heir)

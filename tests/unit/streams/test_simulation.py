@@ -26,6 +26,7 @@ from streams.runtime import gate
 from streams.runtime.checkpoint import OwnedPartition
 from streams.runtime.gate import Gate, Marks
 from streams.runtime.hop import WATERMARK, HopRows
+from streams.stores import snapshot_store
 from streams.stores.memory import NOTHING, Kept, MemoryStateStore
 from streams.stores.state import Checkpoint, Fenced, States, StoreUnavailable
 from streams.usecases import FRAUD
@@ -37,9 +38,10 @@ CASES = int(os.environ.get("CASES", "200"))
 START = NOW - 120 * DAY
 GAPS = (0, 1, MINUTE, HOUR, DAY, 9 * DAY)
 LATE = (0, 0, 0, 0, 0, HOUR, 20 * DAY, 40 * DAY)
-WORK = ("wait", "fold", "fold", "fold", "acknowledge", "acknowledge", "checkpoint", "checkpoint", "join", "evict")
+WORK = ("wait", "fold", "fold", "fold", "acknowledge", "acknowledge", "checkpoint", "checkpoint", "join")
+KEEPING = ("evict", "archive", "archive")
 MISHAPS = ("kill", "steal", "hand over", "answer lost", "refuse", "fail", "snapshot", "restore", "flip")
-ACTIONS = WORK * 3 + MISHAPS
+ACTIONS = WORK * 3 + KEEPING * 2 + MISHAPS
 
 decode = msgspec.json.Decoder(Score).decode
 
@@ -91,7 +93,7 @@ async def play(cluster: Cluster, script: bytes) -> None:
     for at in range(0, len(script) - 2, 3):
         action, a, b = ACTIONS[script[at] % len(ACTIONS)], script[at + 1], script[at + 2]
         worker = cluster.workers[a % len(cluster.workers)]
-        if action in WORK:
+        if action in WORK + KEEPING:
             work(cluster, worker, action, a // 8, b)
         else:
             await befall(cluster, worker, action, a, b)
@@ -112,6 +114,8 @@ def work(cluster: Cluster, worker: Worker, action: str, a: int, b: int) -> None:
             cluster.join(a % cluster.partitions, 1 + b % 3, again=b // 4 % 3)
         case "evict":
             cluster.evict(worker)
+        case "archive":
+            cluster.archive(worker)
 
 
 async def befall(cluster: Cluster, worker: Worker, action: str, a: int, b: int) -> None:
@@ -217,7 +221,7 @@ async def case(partitions: int, promise_every: int, drawn: bytes, script: bytes)
         await cluster.give(slot, worker)
     try:
         await play(cluster, script)
-        await cluster.finish()
+        await cluster.finish(lost=script[0] >= 128)
         assert not (found := differences(cluster, events, promise_every > 0)), found
     except BaseException:
         note("\n".join(cluster.story))
@@ -226,7 +230,9 @@ async def case(partitions: int, promise_every: int, drawn: bytes, script: bytes)
 
 @pytest.fixture(scope="module")
 def runner() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as one:
+    """A loop for all cases, in which archiving does not pause by the clock."""
+    with pytest.MonkeyPatch.context() as patch, asyncio.Runner() as one:
+        patch.setattr(snapshot_store, "PAUSE", 0.0)
         yield one
 
 
