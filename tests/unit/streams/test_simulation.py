@@ -30,7 +30,8 @@ from streams.stores import snapshot_store
 from streams.stores.memory import NOTHING, Kept, MemoryStateStore
 from streams.stores.state import Checkpoint, Fenced, States, StoreUnavailable
 from streams.usecases import FRAUD
-from tests.unit.streams.cluster import Cluster, Label, PatchySender, ShakyStore, Worker
+from tests.unit.streams.cluster import Cluster, Label, Worker
+from tests.unit.streams.shaky import PatchySender, ShakyStore
 from tests.unit.streams.world import CUSTOMER, HOPS, NOW, TERMINAL, MemorySender
 
 THOROUGH = "CASES" in os.environ
