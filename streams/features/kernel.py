@@ -43,10 +43,6 @@ HORIZON = HOUR
 MOST_IDS = 4096
 """How many ids of one entity are remembered, the newest."""
 
-UNKEPT, UNARCHIVED = 1, 2
-CHANGED = UNKEPT | UNARCHIVED
-"""What a change makes of an entity: the checkpoint has not kept it, nor has the archive of snapshots."""
-
 
 @njit(cache=True, inline="always")
 def _evict(ring, times, oldest):
@@ -408,7 +404,7 @@ def fold(  # noqa: PLR0912, PLR0915 - spelt out what every event passes: in func
                 if ring["size"] > MOST_IDS:
                     ring["first"] += 1
                     ring["size"] -= 1
-                dirty[slot] = CHANGED
+                dirty[slot] = 1
         for view in range(over.size):
             ring, tiles = rings[slot, view], rings[slot, first_tiles + view]
             own = over[view] == kind
@@ -425,7 +421,7 @@ def fold(  # noqa: PLR0912, PLR0915 - spelt out what every event passes: in func
                         _insert(ring, times, values, time, value)
                     if ring["size"] > MOST_RECORDS:
                         _tile(ring, tiles, times, values)
-                    dirty[slot] = CHANGED
+                    dirty[slot] = 1
             if kind == EVENT_KIND:
                 lo, hi = feature_starts[view], feature_starts[view + 1]
                 of_view = windows[window_starts[view] : window_starts[view + 1]]

@@ -33,7 +33,6 @@ class EntityTable:
         self.stage = stage
         self.late = 0
         self.evicted = False
-        self.archived = False
         self.remembers = stage == features.stages[0]
         self._fingerprint = np.uint64(int.from_bytes(stage.fingerprint(features.lateness), "little"))
         self._views = _flatten(stage, features)
@@ -114,36 +113,26 @@ class EntityTable:
 
     def take_dirty(self) -> list[tuple[bytes, bytes]]:
         """Return (key, state bytes) of every entity changed since the last call, which counts as kept now."""
-        return self._take(kernel.UNKEPT)
+        slots = np.flatnonzero(self._dirty[: len(self._keys)])
+        self._dirty[slots] = 0
+        return self._pack(slots)
 
     def mark_dirty(self, keys: Iterable[bytes]) -> None:
         """Count `keys` as changed again: their last state did not reach the store."""
-        self._mark(keys, kernel.UNKEPT)
-
-    def take_unarchived(self) -> list[tuple[bytes, bytes]]:
-        """Return (key, state bytes) of every entity changed since the last call, which counts as archived now.
-
-        From the first call on no entity is evicted that is not archived.
-        """
-        self.archived = True
-        return self._take(kernel.UNARCHIVED)
-
-    def mark_unarchived(self, keys: Iterable[bytes]) -> None:
-        """Count `keys` as not archived again."""
-        self._mark(keys, kernel.UNARCHIVED)
+        for key in keys:
+            self._dirty[self._slots[key]] = 1
 
     def evict(self, limit: int) -> int:
         """Drop entities until `limit` are left, least recently used first; return how many.
 
-        What the store (and the archive, if there is one) does not have yet stays. Not to be called while a
-        checkpoint is being written: what it has taken counts as clean, and the store does not have it yet.
+        What the store does not have yet stays. Not to be called while a checkpoint is being written: what it has
+        taken counts as clean, and the store does not have it yet.
         """
         excess = len(self) - limit
         if excess <= 0:
             return 0
-        needed = kernel.UNKEPT | (kernel.UNARCHIVED if self.archived else 0)
         slots = np.fromiter(self._slots.values(), np.int64, len(self))
-        slots = slots[self._dirty[slots] & needed == 0]
+        slots = slots[self._dirty[slots] == 0]
         if slots.size > excess:
             slots = slots[np.argpartition(self._touched[slots], excess)[:excess]]
         for slot in slots.tolist():
@@ -175,15 +164,6 @@ class EntityTable:
             array, slot, self._used, len(self.stage.views), self._rings, self._times, self._values
         )
         self._dirty[slot] = 0
-
-    def _take(self, flag: int) -> list[tuple[bytes, bytes]]:
-        slots = np.flatnonzero(self._dirty[: len(self._keys)] & flag)
-        self._dirty[slots] &= ~flag & 0xFF
-        return self._pack(slots)
-
-    def _mark(self, keys: Iterable[bytes], flag: int) -> None:
-        for key in keys:
-            self._dirty[self._slots[key]] |= flag
 
     def _pack(self, slots: NDArray[np.int64]) -> list[tuple[bytes, bytes]]:
         if slots.size == 0:

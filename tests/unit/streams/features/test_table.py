@@ -170,17 +170,16 @@ def test_eviction_changes_nothing(before, rounds):
 
 
 def test_what_the_store_does_not_have_stays():
-    """Only clean entities are evicted; from the first snapshot on, only those that the archive has as well."""
+    """Only clean entities are evicted."""
     table = table_of(records=RECORDS)
     assert (table.evict(0), table.evicted) == (0, False)
     table.take_dirty()
     fold(table, [Record(b"y", Over.EVENTS, 40, (1.0, 1.0, 0.0))])
     assert (table.evict(0), table.evicted, b"y" in table) == (1, True, True)
     table.take_dirty()
-    assert [key for key, _ in table.take_unarchived()] == [b"y"]
-    table.mark_unarchived([b"y"])
+    table.mark_dirty([b"y"])
     assert table.evict(0) == 0
-    assert [key for key, _ in table.take_unarchived()] == [b"y"]
+    assert [key for key, _ in table.take_dirty()] == [b"y"]
     assert (table.evict(0), len(table), table.states()) == (1, 0, {})
 
 
