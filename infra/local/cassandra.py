@@ -80,6 +80,9 @@ def render_config(port: int, storage_port: int, cluster: str, data: Path) -> str
         "concurrent_reads": 16,
         "concurrent_writes": 64,
         "auto_snapshot": "false",
+        # Two seconds by default: less than a busy laptop may take.
+        "write_request_timeout": "10s",
+        "read_request_timeout": "10s",
         "batch_size_warn_threshold": "256KiB",  # a partition's rows travel in one unlogged batch
         "batch_size_fail_threshold": "4MiB",
     }

@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 import time
+from collections import deque
 from math import inf
 from pathlib import Path
 from typing import Any, cast
@@ -22,8 +23,8 @@ from services.replay import __main__ as door
 from services.replay import replay as module
 from services.replay.replay import MARK_RECORDS, Replay
 from services.replay.schedule import known_by, merged
-from streams.agents.join import _leading
 from streams.agents.joiner import Joiner, read_labels
+from streams.agents.waiting import Patience, Room, Waiting
 from streams.stores.files import Events, read
 from streams.usecases import FRAUD
 from tests.unit.streams.world import CUSTOMER, NOW, TERMINAL, Message, World
@@ -142,21 +143,27 @@ async def lived(events: Events, delay: int, partitions: int) -> dict[str, list[f
     replay.run()
     for stage in (CUSTOMER, TERMINAL):
         await world.start(stage)
-    told, last = [0] * partitions, None
-    while told != last:
-        last = told.copy()
+    rooms, read_up_to = [Room(Patience([], 0)) for _ in range(partitions)], [0] * partitions
+    moved = True
+    while moved:
+        moved = False
         await world.finish()
         scores = {(one := decode(m.value or b"")).event_id: one for m in world.broker.all(topics.scores.name)}
-        for partition, offset in enumerate(told):
-            batch = world.broker.fetch(topics.labels.name, partition, offset, 1 << 30)
-            ready = _leading(read_labels(batch.records, NOW), scores) if batch else []
-            told[partition] += len(ready)
+        for partition, room in enumerate(rooms):
+            batch = world.broker.fetch(topics.labels.name, partition, read_up_to[partition], 1 << 30)
+            if batch:
+                coming = deque(Waiting(batch, one, 0.0) for one in read_labels(batch.records, NOW))
+                room.admit(coming, 1 << 30)
+                assert not coming
+                read_up_to[partition] = batch.next_offset
+            ready = [one.arrival for one in room.release(room.waiting, scores, -inf)]
+            moved |= bool(ready)
             (messages,) = joiner.join(ready, scores, partition).hops
             if messages:
                 rows = zip(messages.partitions.tolist(), messages.values.to_list(), strict=True)
                 for target, value in rows:
                     world.broker.logs[topics.hops[0].name, target].append(Message(None, value))
-    assert told == [len(world.broker.logs[topics.labels.name, one]) for one in range(partitions)]
+    assert not any(map(len, rooms))
     return {name: list(score.features.values()) for name, score in scores.items()}
 
 

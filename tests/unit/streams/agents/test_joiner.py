@@ -7,7 +7,7 @@ import numpy as np
 from schemas.codec import Poison, encode
 from schemas.events import WATERMARK_HEADER, Label, Score, Watermark
 from streams.agents.joiner import Arrival, Joiner, Messages, example, read_labels
-from streams.features.spec import Over, View
+from streams.features.spec import FeatureSet, Over, View
 from streams.runtime.hop import END_OF_WATERMARKS, FROM_LABELS, LABEL, WATERMARK, HopFormat, HopRows
 from streams.runtime.records import Records, Spans, partition_of
 from streams.usecases import FRAUD
@@ -32,9 +32,9 @@ def label(event_id: str, label: int = 1, time: int = 9) -> bytes:
     return encode({"event_id": event_id, "label_time": time, "label": label})
 
 
-def decoded(messages: Messages | None, stage: int = 1) -> HopRows:
+def decoded(messages: Messages | None, stage: int = 1, features: FeatureSet = FRAUD.features) -> HopRows:
     assert messages is not None
-    rows, damaged = HopFormat(FRAUD.features, stage).decode(
+    rows, damaged = HopFormat(features, stage).decode(
         Records.of(
             messages.keys.to_list(),
             messages.values.to_list(),
@@ -121,7 +121,7 @@ def test_a_stage_that_looks_at_no_labels_gets_watermarks_only() -> None:
     (messages,) = joiner.join(read_labels(batch, NOW), {"a": score("a")}, 0).hops
     assert messages is not None
     assert messages.partitions.tolist() == [0, 1, 2]
-    assert np.all(decoded(messages).kinds == WATERMARK)
+    assert np.all(decoded(messages, features=features).kinds == WATERMARK)
 
 
 def test_nothing_leads_to_nothing() -> None:
