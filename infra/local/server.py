@@ -3,6 +3,7 @@
 import subprocess
 import time
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -85,22 +86,24 @@ class Server(ABC):
 
     def stop(self) -> None:
         """Ask the server to end and wait; kill it if it does not."""
-        if self.process_id is not None:
+        if self._popen is not None:  # our own child, known without a clock that may be set right
+            self._popen.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._popen.wait(self.stop_timeout)
+            self.kill()
+        elif self.process_id is not None:
             self.process_id.stop(self.stop_timeout)
-            self._reap()
 
     def kill(self) -> None:
         """End the server with SIGKILL, as a crash would."""
-        if self.process_id is not None:
+        if self._popen is not None:
+            self._popen.kill()
+            self._popen.wait()
+        elif self.process_id is not None:
             self.process_id.kill()
-            self._reap()
 
     def _expected(self) -> str:
         return self.identity
-
-    def _reap(self) -> None:
-        if self._popen is not None:
-            self._popen.wait()
 
     def _epitaph(self) -> str:
         code = self._popen.poll() if self._popen is not None else None
