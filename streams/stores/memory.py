@@ -35,7 +35,7 @@ class MemoryStateStore:
         self.kept: dict[str, Kept] = {}
         self.refused: dict[str, Kept] = {}
         self._epochs: dict[str, int] = {}
-        self._saved: dict[str, int] = {}
+        self._saved: dict[tuple[str, int], int] = {}  # of each claim, what it knows to be kept
 
     async def claim(self, partition: str) -> Claim:
         kept = self.kept.get(partition, NOTHING)
@@ -46,7 +46,7 @@ class MemoryStateStore:
         except StateRefused:
             checkpoint, refused = None, self._refuse(partition, kept)
         self.kept[partition] = replace(kept, epoch=epoch) if checkpoint else Kept(epoch, kept.number)
-        self._saved[partition] = kept.number
+        self._saved[partition, epoch] = kept.number
         return Claim(epoch, checkpoint, refused)
 
     async def load(self, partition: str, epoch: int, entities: Sequence[bytes]) -> list[bytes | None]:
@@ -55,7 +55,7 @@ class MemoryStateStore:
 
     async def save(self, partition: str, epoch: int, checkpoint: Checkpoint, states: States) -> None:
         kept = self._owned(partition, epoch)
-        number = self._saved[partition] = kept.number + 1
+        number = self._saved[partition, epoch] = kept.number + 1
         record, changed = checkpoint.sealed(partition, number), dict(states)
         recent = kept.recent | changed.keys()
         self.kept[partition] = Kept(epoch, number, record, {**kept.states, **changed}, recent, kept.old)
@@ -92,7 +92,7 @@ class MemoryStateStore:
         kept = self.kept.get(partition, NOTHING)
         if kept.epoch > epoch:
             raise Fenced(f"{partition}: epoch {epoch} is over, it is {kept.epoch} now")
-        if kept.epoch < epoch or kept.number < self._saved[partition]:
+        if kept.epoch < epoch or kept.number < self._saved.get((partition, epoch), 0):
             raise Fenced(f"{partition}: the store has lost writes of epoch {epoch}")
         return kept
 

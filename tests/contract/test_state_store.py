@@ -247,6 +247,22 @@ def test_an_owner_whose_writes_were_lost_writes_nothing(run: Run, snapshot: Snap
     run(scenario)
 
 
+def test_a_store_that_went_back_to_a_former_owner_is_not_his(run: Run, snapshot: Snapshot, wipe: Wipe) -> None:
+    """Wiped, claimed by another, then set back: the claim is his again, but not what he saved under it."""
+
+    async def scenario(store: StateStore, partition: str) -> None:
+        former = (await store.claim(partition)).epoch
+        restore = snapshot(store, partition)
+        await store.save(partition, former, Checkpoint(1, b""), [(b"a", b"1")])
+        wipe(store, partition)
+        await store.claim(partition)
+        restore()
+        with pytest.raises(Fenced, match="has lost writes"):
+            await store.save(partition, former, Checkpoint(2, b""), [(b"b", b"2")])
+
+    run(scenario)
+
+
 def test_a_store_that_lost_nothing_of_the_owner_goes_on(run: Run, snapshot: Snapshot) -> None:
     """Restarted from a snapshot that has the last save, or the claim before any: nothing is refused."""
 
@@ -635,6 +651,25 @@ def test_a_save_that_arrives_late_changes_nothing(valkey_server: str, monkeypatc
 
 
 @pytest.mark.integration
+def test_a_redis_that_went_back_to_a_former_owner_is_not_his(valkey_server: str) -> None:
+    """As above, with the former owner a process of its own, which has not heard of its successor."""
+    partition = f"fraud.customer.{uuid4().hex}.0"
+
+    async def scenario() -> None:
+        first, second = RedisStateStore(valkey_server, TTL_MS), RedisStateStore(valkey_server, TTL_MS)
+        former = (await first.claim(partition)).epoch
+        restore = dump(valkey_server, partition)
+        await first.save(partition, former, Checkpoint(1, b""), [(b"a", b"1")])
+        await second.claim(partition)
+        restore()
+        with pytest.raises(Fenced, match="has lost writes"):
+            await first.save(partition, former, Checkpoint(2, b""), [(b"b", b"2")])
+        await first.close()
+        await second.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
 def test_two_workers_under_one_epoch_are_not_both_owners(valkey_server: str) -> None:
     """Redis loses a worker's claim and gives its epoch to the next: the first is fenced, the second goes on."""
     partition = f"fraud.customer.{uuid4().hex}.0"
