@@ -187,7 +187,7 @@ class StageWorker:
         except Fenced:
             return  # no more ours; the next save says so, unless it has been given up
         except StoreUnavailable as error:
-            self.health.retried("snapshots", error)
+            self._on_retry(error)
             return
         if written is not None:
             self._metrics.snapshot_entities.labels(stage).inc(written)

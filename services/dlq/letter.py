@@ -1,7 +1,7 @@
 """What a record of the DLQ says, and what may be done with it; pure.
 
 A replay leaves *receipts* in the DLQ, after the letters that it has sent: records whose value lists their offsets
-(JSON). So the topic alone says what became of a letter, and no letter is sent twice by replaying again.
+(JSON). So the topic alone says what became of a letter, and one replay after another sends no letter twice.
 """
 
 from collections.abc import Container, Mapping

@@ -55,10 +55,10 @@ class Lessons:
 
     def take(self, example: Example) -> Outcome:
         """Learn from an example if it is new, of this feature set, and fit; say what became of it."""
-        if not self._is_new(example):
-            return Outcome.DUPLICATE
         if example.feature_set != self.feature_set:
             return Outcome.FEATURE_SET
+        if not self._is_new(example):
+            return Outcome.DUPLICATE
         if not self.learner.learn(example.features, example.label, example.weight):
             return Outcome.UNFIT_VALUE
         self.learner.progressive.add(example.score, example.label)

@@ -23,7 +23,8 @@ LAST_RESORT = 2  # times that time, after which the C library ends the process
 class Watchdog:
     """Guards a process, named `name`, inside its block.
 
-    A suspended process wakes up no older: between two looks at most twice their distance counts as time.
+    A suspended process wakes up no older: between two looks at most twice their distance counts as time. After
+    more than `LAST_RESORT` times the stall time it ends, though.
     """
 
     def __init__(self, name: str, health: Health, stall_seconds: float) -> None:

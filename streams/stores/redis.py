@@ -83,7 +83,7 @@ class RedisStateStore:
         try:
             return await self._claimed(partition, token, None)
         except StateRefused:
-            refused = await self._moved(partition, token)
+            refused = await self._owned(partition, 0, lambda: self._moved(partition, token))
         return await self._claimed(partition, token, refused)
 
     async def load(self, partition: str, epoch: int, entities: Sequence[bytes]) -> list[bytes | None]:
