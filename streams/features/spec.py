@@ -19,7 +19,7 @@ MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000  # ms
 
 EVENT_TIME = "event_time"
 
-STATE_LAYOUT = 3
+STATE_LAYOUT = 4
 """Raise it when the same declaration comes to keep another state."""
 
 

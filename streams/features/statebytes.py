@@ -43,10 +43,11 @@ def _width(values):
 
 @kernel(types.uint64(WORDS))
 def _checksum(words):
-    """FNV-1a over 64-bit words."""
+    """FNV-1a over 64-bit words, with the high bits brought down: else two flipped top bits would cancel."""
     digest = np.uint64(14695981039346656037)
     for word in words:
         digest = (digest ^ word) * np.uint64(1099511628211)
+        digest ^= digest >> np.uint64(32)
     return digest
 
 

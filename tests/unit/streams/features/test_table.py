@@ -231,15 +231,18 @@ def test_loading_again_takes_the_stores_word():
 @drawn
 @given(streams(max_size=12).filter(bool), st.data())
 def test_damaged_state_is_refused_and_changes_nothing(records, data):
-    """One flipped bit, a cut or an addition anywhere: refused, and the table is as it was."""
+    """One flipped bit, two topmost bits, a cut or an addition anywhere: refused, and the table is as it was."""
     source = table_of(records=records)
     _, state = data.draw(st.sampled_from(sorted(source.states().items())))
     flipped = bytearray(state)
     flipped[data.draw(st.integers(0, len(state) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    topmost = bytearray(state)
+    for word in data.draw(st.lists(st.integers(1, len(state) // 8 - 1), min_size=2, max_size=2, unique=True)):
+        topmost[8 * word + 7] ^= 0x80
     cut = state[: data.draw(st.integers(0, len(state) - 1))]
     table = table_of(records=RECORDS)
     before = table.states()
-    for damaged in (bytes(flipped), cut, state + bytes(8), state + b"\0", state + state):
+    for damaged in (bytes(flipped), bytes(topmost), cut, state + bytes(8), state + b"\0", state + state):
         for target in (b"x", b"new"):
             with pytest.raises(StateRefused, match="damaged"):
                 table.load(target, damaged)
