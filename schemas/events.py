@@ -29,11 +29,22 @@ class Transaction(msgspec.Struct, frozen=True, gc=False):
 
 
 class Label(msgspec.Struct, frozen=True, gc=False):
-    """What an event turned out to be (1: fraud, click), and when that became known."""
+    """What an event turned out to be (1: fraud, click), and when that became known.
+
+    `assumed`: nobody said so; the horizon of the use case passed without a label.
+    """
 
     event_id: Id
     label_time: Millis
     label: Literal[0, 1]
+    assumed: bool = False
+
+
+class Reason(msgspec.Struct, frozen=True, gc=False):
+    """A feature that moved a score, by how much (in log odds, against what is usual)."""
+
+    feature: str
+    effect: float
 
 
 class Score(msgspec.Struct, frozen=True, gc=False):
@@ -42,6 +53,11 @@ class Score(msgspec.Struct, frozen=True, gc=False):
     `entities` maps each entity to the event's key, `received_at` is when Kafka took the event in and
     `scored_at` when the score was made (epoch ms). One event id may be scored twice after a failure;
     the scores are then the same up to model and time of scoring.
+
+    `score` is the champion's calibrated probability and `raw_score` what it was before calibration; `shadow` has the
+    calibrated scores of the challengers by recipe. `decision` was made by the version `policy` of the decision
+    policy, and by its rule `rule` where it was not made by the score. `reasons` are the features that moved the
+    score most, the strongest first.
     """
 
     event_id: Id
@@ -54,6 +70,11 @@ class Score(msgspec.Struct, frozen=True, gc=False):
     feature_set: str
     received_at: Millis
     scored_at: Millis
+    raw_score: float | None = None
+    shadow: dict[str, float] = {}
+    policy: str = ""
+    rule: str = ""
+    reasons: list[Reason] = []
 
 
 class Example(msgspec.Struct, frozen=True, gc=False):
@@ -61,6 +82,9 @@ class Example(msgspec.Struct, frozen=True, gc=False):
 
     `label_partition` and `label_offset` are the label's place in the label topic. An example may come twice after a
     failure, with the same place: whoever counts goes by that. None says that nobody can tell.
+
+    `weight` makes up for negatives that were left out. `corrects` is the label that this event was learnt with
+    before, None where it was not. `shadow` has what the challengers said of it, by recipe.
     """
 
     event_id: Id
@@ -74,6 +98,8 @@ class Example(msgspec.Struct, frozen=True, gc=False):
     weight: float = 1.0
     label_partition: Annotated[int, msgspec.Meta(ge=0, le=2**15)] | None = None
     label_offset: Annotated[int, msgspec.Meta(ge=0, le=2**62)] | None = None
+    corrects: Literal[0, 1] | None = None
+    shadow: dict[str, float] = {}
 
 
 class ModelAnnouncement(msgspec.Struct, frozen=True):
@@ -88,6 +114,39 @@ class ModelAnnouncement(msgspec.Struct, frozen=True):
     created_at: Millis
     snapshot: bytes
     labels_seen: bytes = b""
+
+
+class ModelSnapshot(msgspec.Struct, frozen=True):
+    """One model as it was after the examples before `example_offsets`, signed by `signature` over all the rest.
+
+    `model_id` is the recipe and the examples learnt; `parent` the snapshot of the recipe before it; `metrics` the
+    progressive measures at that time; `state` the model's bytes (`streams.models.storage`).
+    """
+
+    model_id: str
+    recipe: str
+    feature_set: str
+    example_offsets: dict[int, int]
+    examples_learnt: int
+    created_at: Millis
+    parent: str | None
+    metrics: dict[str, float]
+    state: bytes
+    signature: bytes = b""
+
+
+class AliasChange(msgspec.Struct, frozen=True):
+    """From now on `alias` is the newest snapshot of `recipe`, or `model` for good where one is pinned.
+
+    `by` is "learner" or "operator". The newest record of an alias counts.
+    """
+
+    alias: Literal["champion", "challenger"]
+    recipe: str
+    by: Literal["learner", "operator"]
+    reason: str
+    created_at: Millis
+    model: ModelSnapshot | None = None
 
 
 class Watermark(msgspec.Struct, frozen=True, gc=False):

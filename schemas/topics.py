@@ -42,11 +42,13 @@ class Topics:
     scores: Topic
     examples: Topic
     models: Topic
+    aliases: Topic
     dlq: Topic
     published: Topic | None = None
 
     def __iter__(self) -> Iterator[Topic]:
-        yield from (self.events, *self.hops, self.labels, self.scores, self.examples, self.models, self.dlq)
+        yield from (self.events, *self.hops, self.labels, self.scores, self.examples, self.models)
+        yield from (self.aliases, self.dlq)
         if self.published:
             yield self.published
 
@@ -83,6 +85,8 @@ def catalogue(
         # One partition: examples have one order, and a model is a function of it.
         examples=topic("examples", 1, retention_ms=90 * DAY_MS),
         models=topic("models", 1, retention_ms=-1, max_message_bytes=16 * MB, compact=True),
+        # Which model is the champion: read by every scorer, written by the learner and by people.
+        aliases=topic("aliases", 1, retention_ms=-1, max_message_bytes=16 * MB, compact=True),
         # A poisoned record keeps its bytes; headers with the reason come on top.
         dlq=topic("dlq", 1, retention_ms=30 * DAY_MS, max_message_bytes=8 * MB),
         published=replace(scores, name=f"{usecase}.scores") if publishing and own != usecase else None,

@@ -17,29 +17,48 @@ amounts = st.floats(-1e12, 1e12)
 finite = st.floats(allow_nan=False, allow_infinity=False)
 features = st.dictionaries(ids, finite, max_size=5)
 
+texts_of_any = st.text(max_size=20)
+reasons = st.builds(events.Reason, feature=ids, effect=finite)
+snapshots = st.builds(
+    events.ModelSnapshot,
+    model_id=ids, recipe=ids, feature_set=ids, example_offsets=st.dictionaries(millis, millis, max_size=3),
+    examples_learnt=millis, created_at=millis, parent=st.none() | ids, metrics=features,
+    state=st.binary(max_size=50), signature=st.binary(max_size=32),
+)  # fmt: skip
 MESSAGES = {
     events.Transaction: st.builds(
         events.Transaction,
         event_id=ids, event_time=millis, customer_id=ids, terminal_id=ids, amount=amounts,
         currency=texts, merchant_category=texts, country=texts, device=texts, channel=texts,
     ),
-    events.Label: st.builds(events.Label, event_id=ids, label_time=millis, label=st.sampled_from([0, 1])),
+    events.Label: st.builds(
+        events.Label, event_id=ids, label_time=millis, label=st.sampled_from([0, 1]), assumed=st.booleans()
+    ),
+    events.Reason: reasons,
     events.Score: st.builds(
         events.Score,
         event_id=ids, event_time=millis, entities=st.dictionaries(ids, ids, max_size=3), features=features,
         score=finite, decision=ids, model_id=ids, feature_set=ids, received_at=millis, scored_at=millis,
+        raw_score=st.none() | finite, shadow=features, policy=ids, rule=ids, reasons=st.lists(reasons, max_size=3),
     ),
     events.Example: st.builds(
         events.Example,
         event_id=ids, event_time=millis, label_time=millis, label=st.sampled_from([0, 1]), features=features,
         score=finite, model_id=ids, feature_set=ids, weight=finite,
         label_partition=st.none() | st.integers(0, 2**15), label_offset=st.none() | st.integers(0, 2**62),
+        corrects=st.sampled_from([None, 0, 1]), shadow=features,
     ),
     events.ModelAnnouncement: st.builds(
         events.ModelAnnouncement,
         model_id=ids, recipe=ids, feature_set=ids, example_offsets=st.dictionaries(millis, millis, max_size=3),
         examples_learnt=millis, created_at=millis, snapshot=st.binary(max_size=50),
         labels_seen=st.binary(max_size=50),
+    ),
+    events.ModelSnapshot: snapshots,
+    events.AliasChange: st.builds(
+        events.AliasChange,
+        alias=st.sampled_from(["champion", "challenger"]), recipe=ids, by=st.sampled_from(["learner", "operator"]),
+        reason=texts_of_any, created_at=millis, model=st.none() | snapshots,
     ),
     events.Watermark: st.builds(events.Watermark, watermark=st.none() | millis),
 }  # fmt: skip

@@ -10,7 +10,7 @@ def test_the_catalogue_names_every_topic_of_a_use_case():
     """Topics are `<usecase>.<noun>`, each once."""
     assert [topic.name for topic in FRAUD] == [
         "fraud.transactions", "fraud.by-terminal", "fraud.labels", "fraud.scores", "fraud.examples", "fraud.models",
-        "fraud.dlq",
+        "fraud.aliases", "fraud.dlq",
     ]  # fmt: skip
 
 
@@ -27,7 +27,8 @@ def test_a_deployment_shares_nothing_but_the_inputs():
     shared = {topic.name for topic in beside} & BY_NAME.keys()
     assert shared == {"fraud.transactions", "fraud.labels"}
     assert {topic.name for topic in beside} - shared == {
-        "fraud.v2.by-terminal", "fraud.v2.scores", "fraud.v2.examples", "fraud.v2.models", "fraud.v2.dlq",
+        "fraud.v2.by-terminal", "fraud.v2.scores", "fraud.v2.examples", "fraud.v2.models", "fraud.v2.aliases",
+        "fraud.v2.dlq",
     }  # fmt: skip
 
 
@@ -48,6 +49,7 @@ def test_what_has_one_order_has_one_partition():
         "fraud.scores": 4,
         "fraud.examples": 1,
         "fraud.models": 1,
+        "fraud.aliases": 1,
         "fraud.dlq": 1,
     }
 
