@@ -44,7 +44,7 @@ class ModelFeed:
 
     async def start(self) -> None:
         """Put the newest model to use and begin to follow the topic."""
-        unlearnt = RECIPES[self._usecase.recipe]()
+        unlearnt = RECIPES[self._usecase.recipe].make(self._names)
         self._use(ServingModel(f"{self._usecase.recipe}@0", scorer(unlearnt, self._names), int(time.time() * 1000)))
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=self._kafka.split(","), enable_auto_commit=False, max_partition_fetch_bytes=16 * MB

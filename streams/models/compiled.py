@@ -22,7 +22,7 @@ def scorer(model: Model, names: tuple[str, ...]) -> Scorer:
     compiled; a model that cannot be compiled is called row by row, as it is at the time.
 
     >>> from streams.models.recipes import RECIPES
-    >>> scorer(RECIPES["logistic"](), ("amount",))(np.array([[1.0], [9.0]])).round(3).tolist()
+    >>> scorer(RECIPES["logistic"].make(("amount",)), ("amount",))(np.array([[1.0], [9.0]])).round(3).tolist()
     [0.018, 0.018]
     """
     steps = tuple(model.steps.values()) if isinstance(model, compose.Pipeline) else ()

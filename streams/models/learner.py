@@ -24,7 +24,7 @@ class Learner:
     def __init__(self, recipe: str, names: tuple[str, ...]) -> None:
         self.recipe = recipe
         self.names = names
-        self.model: Model = RECIPES[recipe]()
+        self.model: Model = RECIPES[recipe].make(names)
         self.examples_learnt = 0
         self.examples_refused = 0
         self.progressive = Progressive()

@@ -27,7 +27,7 @@ from streams.usecases import FRAUD
 NOW = 1_700_000_000_000
 CUSTOMER, TERMINAL = 0, 1
 HOPS = HopFormat(FRAUD.features, TERMINAL)
-MODEL = ServingModel("logistic@0", scorer(RECIPES[FRAUD.recipe](), FRAUD.features.names), NOW)
+MODEL = ServingModel("logistic@0", scorer(RECIPES[FRAUD.recipe].make(FRAUD.features.names), FRAUD.features.names), NOW)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ KEY = b"k" * 32
 
 
 def announced(key: bytes = KEY, feature_set: str = FRAUD.features.fingerprint, created_at: int = 9_000) -> bytes:
-    model = RECIPES[FRAUD.recipe]()
+    model = RECIPES[FRAUD.recipe].make(FRAUD.features.names)
     return encode(
         seal(
             model,

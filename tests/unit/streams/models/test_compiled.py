@@ -30,7 +30,7 @@ def river_says(model: Model, scored: list[tuple[float, ...]]) -> np.ndarray:
 @given(examples=examples, scored=rows)
 def test_equals_river(recipe: str, examples: list, scored: list) -> None:
     """Fresh, half-taught, with features unseen or never varying: the compiled score is River's."""
-    model = RECIPES[recipe]()
+    model = RECIPES[recipe].make(NAMES)
     for x, y in examples:
         model.learn_one(x, y)
     compiled = scorer(model, NAMES)(np.array(scored))
@@ -60,7 +60,7 @@ def test_other_models_are_called_as_they_are(model: Model) -> None:
 @pytest.mark.parametrize("label", [True, False])
 def test_saturates_as_river_does(label: bool) -> None:
     """Past a logit of 30 both say exactly 0 or 1."""
-    model = RECIPES["logistic"]()
+    model = RECIPES["logistic"].make(NAMES)
     for value in (0.0, 1.0, 2.0):
         model.learn_one(dict.fromkeys(NAMES, value), label)
     scored = [(1e9,) * 4, (-1e9,) * 4]
@@ -72,7 +72,7 @@ def test_saturates_as_river_does(label: bool) -> None:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_compiled_scorer_stays_as_it_was(recipe: str) -> None:
     """Learning on does not change the scores of a scorer that was made before."""
-    model = RECIPES[recipe]()
+    model = RECIPES[recipe].make(NAMES)
     model.learn_one(dict.fromkeys(NAMES, 1.0), True)
     model.learn_one(dict.fromkeys(NAMES, 2.0), False)
     score, row = scorer(model, NAMES), np.array([[3.0, 1.0, 2.0, 0.0]])
@@ -84,7 +84,7 @@ def test_a_compiled_scorer_stays_as_it_was(recipe: str) -> None:
 
 def test_a_score_does_not_depend_on_its_batch() -> None:
     """Alone or among others, in whatever memory layout: the same bits."""
-    model, rng = RECIPES["logistic"](), np.random.default_rng(7)
+    model, rng = RECIPES["logistic"].make(NAMES), np.random.default_rng(7)
     matrix = rng.normal(size=(200, 4))
     for row in matrix.tolist():
         model.learn_one(dict(zip(NAMES, row, strict=True)), row[0] + row[1] > 0)
@@ -96,4 +96,4 @@ def test_a_score_does_not_depend_on_its_batch() -> None:
 
 def test_no_rows_no_scores() -> None:
     """An empty batch is a batch."""
-    assert scorer(RECIPES["logistic"](), NAMES)(np.zeros((0, 4))).shape == (0,)
+    assert scorer(RECIPES["logistic"].make(NAMES), NAMES)(np.zeros((0, 4))).shape == (0,)

@@ -21,7 +21,7 @@ def taught(recipe: str = "logistic") -> Learner:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_it_is_river_that_learns(recipe: str) -> None:
     """The learner's model is the recipe after the same examples, weights included."""
-    learner, model = taught(recipe), RECIPES[recipe]()
+    learner, model = taught(recipe), RECIPES[recipe].make(NAMES)
     learner.learn(GOOD, 1, weight=2.5)
     for amount in range(20):
         model.learn_one({"amount": float(amount), "count": 1.0 + amount % 3}, amount > 12)

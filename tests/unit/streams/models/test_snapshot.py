@@ -15,7 +15,7 @@ X = {"amount": 3.0, "count": 2.0}
 
 
 def taught() -> Model:
-    model = RECIPES["logistic"]()
+    model = RECIPES["logistic"].make(tuple(X))
     for amount in range(9):
         model.learn_one({"amount": amount, "count": amount % 2}, amount > 4)
     return model
