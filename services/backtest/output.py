@@ -33,11 +33,12 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def table(events: files.Events, scored: Scored) -> pa.Table:
-    """Return one row an event: id, time (epoch ms), label, score, decision, model id and every feature."""
+    """Return one row an event: id, time (epoch ms), entities, label, score, decision, model id, every feature."""
     usecase = events.usecase
     columns = {
         "event_id": events.columns[usecase.event_id],
         "event_time": events.columns[usecase.event_time],
+        **{stage.key: events.columns[stage.key] for stage in usecase.features.stages},
         "label": events.labels,
         "score": scored.scores,
         "decision": decide(scored.scores, usecase.thresholds),

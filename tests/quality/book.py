@@ -1,4 +1,4 @@
-"""The handbook's data, its features and its protocol, as the book says them: plain NumPy, nothing of ours.
+"""The handbook's data, its features and its protocol, as the book says them, in plain NumPy.
 
 *Reproducible Machine Learning for Credit Card Fraud Detection* (Le Borgne, Siblini, Lebichot, Bontempi),
 chapters 3 and 5. The data are not part of the project; HEADRACE_HANDBOOK names the file.
@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
+
+from streams.models.evaluation import card_precision
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("HEADRACE_HANDBOOK", ROOT.parent / "shared/data/handbook/transactions.parquet"))
@@ -112,7 +114,8 @@ def judge(book: Book, scores: NDArray[np.float64], train_from: date) -> tuple[fl
     rows = np.concatenate([_unknown(book, start, day) for day in test_days])
     labels = book.frauds[rows]
     auc, precision = roc_auc_score(labels, scores[rows]), average_precision_score(labels, scores[rows])
-    return float(auc), float(precision), _card_precision(book, scores, rows)
+    cards = card_precision(book.days[rows], book.customers[rows], scores[rows], labels.astype(np.int8), TOP_CARDS)
+    return float(auc), float(precision), cards
 
 
 def _unknown(book: Book, start: int, day: int) -> NDArray[np.int64]:
@@ -121,22 +124,3 @@ def _unknown(book: Book, start: int, day: int) -> NDArray[np.int64]:
     since = (book.days >= start + 7) & (book.days <= day - DELAY - 1)
     known = np.unique(book.customers[(trained | since) & (book.frauds == 1)])
     return np.flatnonzero((book.days == day) & ~np.isin(book.customers, known))
-
-
-def _card_precision(book: Book, scores: NDArray[np.float64], rows: NDArray[np.int64]) -> float:
-    """Return the mean over the days of the share of compromised cards among the day's highest scored ones; a
-    card found is left out of the later days."""
-    found: set[int] = set()
-    shares = []
-    for day in np.unique(book.days[rows]):
-        today = rows[book.days[rows] == day]
-        today = today[~np.isin(book.customers[today], list(found))]
-        cards, card = np.unique(book.customers[today], return_inverse=True)
-        highest, compromised = np.full(cards.size, -np.inf), np.zeros(cards.size, np.int64)
-        np.maximum.at(highest, card, scores[today])
-        np.maximum.at(compromised, card, book.frauds[today])
-        top = np.argsort(-highest, kind="stable")[:TOP_CARDS]
-        hits = cards[top[compromised[top] == 1]]
-        shares.append(hits.size / TOP_CARDS)
-        found.update(hits.tolist())
-    return float(np.mean(shares))

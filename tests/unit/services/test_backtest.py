@@ -113,10 +113,12 @@ def test_model_ids_say_what_was_learnt(events: files.Events) -> None:
 
 
 def test_the_file_has_every_column(events: files.Events) -> None:
-    """Id, time, label, score, decision, model, then the features by name; decisions follow the thresholds."""
+    """Id, time, entities, label, score, decision, model, then the features; decisions follow the thresholds."""
     scored = run(events)
     rows = table(events, scored)
-    assert rows.column_names == ["event_id", "event_time", "label", "score", "decision", "model_id", *NAMES]
+    entities = ["customer_id", "terminal_id"]
+    assert rows.column_names == ["event_id", "event_time", *entities, "label", "score", "decision", "model_id", *NAMES]
+    assert all(rows[name].combine_chunks() == events.columns[name] for name in entities)
     assert rows["event_id"].to_pylist() == events.event_ids
     for name, column in zip(NAMES, scored.features.T, strict=True):
         assert (rows[name].to_numpy() == column).all()
