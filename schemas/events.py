@@ -102,20 +102,6 @@ class Example(msgspec.Struct, frozen=True, gc=False):
     shadow: dict[str, float] = {}
 
 
-class ModelAnnouncement(msgspec.Struct, frozen=True):
-    """A new snapshot of a model, itself enclosed and signed; `example_offsets` is the next offset to learn
-    from in each partition of the example topic, `labels_seen` the labels learnt so far (features.seen)."""
-
-    model_id: str
-    recipe: str
-    feature_set: str
-    example_offsets: dict[int, int]
-    examples_learnt: int
-    created_at: Millis
-    snapshot: bytes
-    labels_seen: bytes = b""
-
-
 class ModelSnapshot(msgspec.Struct, frozen=True):
     """One model as it was after the examples before `example_offsets`, signed by `signature` over all the rest.
 
@@ -132,6 +118,22 @@ class ModelSnapshot(msgspec.Struct, frozen=True):
     parent: str | None
     metrics: dict[str, float]
     state: bytes
+    signature: bytes = b""
+
+
+class ModelAnnouncement(msgspec.Struct, frozen=True):
+    """All models of a use case as they were after the examples before `example_offsets`, and what only their learner
+    needs to go on from there (`course`: `streams.models.lessons`), signed by `signature` over all the rest.
+
+    `example_offsets` is the next offset to learn from in each partition of the example topic; `models` has one
+    snapshot a recipe, each with a signature of its own.
+    """
+
+    created_at: Millis
+    feature_set: str
+    example_offsets: dict[int, int]
+    models: list[ModelSnapshot]
+    course: bytes
     signature: bytes = b""
 
 

@@ -44,9 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
         return _refuse(error, 1)
     except KeyboardInterrupt:
         return 130
+    models = ", ".join(learner.model_id for learner in past.learners.values())
     print(
         f"{usecase.full_name}: {past.from_file} events of the file, {past.from_log} of Kafka, {past.labelled} labels "
-        f"({past.unknown} more are of events in neither): {kept} states and the model {past.learner.model_id}"
+        f"({past.unknown} more are of events in neither): {kept} states and the models {models}"
     )
     return 0
 
@@ -72,9 +73,9 @@ async def _backfill(settings: Settings, file: Events, delay: int, now: int) -> t
 
 
 def _announcement(past: Past, usecase: UseCase, label_ends: list[int], now: int, key: bytes) -> bytes:
-    """Return the model as its learner would announce it, which goes on with the labels that are still to come."""
-    lessons = Lessons(usecase.recipe, usecase.features.names, usecase.features.fingerprint)
-    lessons.learner = past.learner
+    """Return the models as their learner would announce them, which goes on with the labels that are still to come."""
+    lessons = Lessons(usecase.recipes, usecase.features.names, usecase.features.fingerprint)
+    lessons.learners = past.learners
     lessons.seen = Seen.all_up_to(np.array(label_ends, np.int64) - 1)
     return encode(lessons.announce(now, key))
 

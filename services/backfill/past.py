@@ -16,11 +16,11 @@ from streams.usecases import UseCase
 
 @dataclass(frozen=True)
 class Past:
-    """The folded entities, the learner of the labels, and how many events came from the file and the log, and
+    """The folded entities, each recipe's learner of the labels, and how many events came from the file and the log, and
     labels with and without event."""
 
     pipeline: Pipeline
-    learner: Learner
+    learners: dict[str, Learner]
     from_file: int
     from_log: int
     labelled: int
@@ -47,10 +47,13 @@ def fold(
         pipeline.fold(older, _between(joined, 0, early)),
         pipeline.fold(logged, _between(joined, early, len(places))),
     )
-    learner = Learner(usecase.recipe, usecase.features.names)
+    names = usecase.features.names
+    learners = {recipe: Learner(recipe, names) for recipe in usecase.recipes}
     for (source, row), label in zip(places, joined.labels.tolist(), strict=True):
-        learner.learn(dict(zip(learner.names, vectors[source][row].tolist(), strict=True)), int(label))
-    return Past(pipeline, learner, len(older.times), len(logged.times), len(places), len(ours) - len(places))
+        features = dict(zip(names, vectors[source][row].tolist(), strict=True))
+        for learner in learners.values():
+            learner.learn(features, int(label))
+    return Past(pipeline, learners, len(older.times), len(logged.times), len(places), len(ours) - len(places))
 
 
 def _between(labels: Labels, start: int, end: int) -> Labels:

@@ -38,7 +38,7 @@ def backtest(events: files.Events, label_delay: int, refresh: int, advance: Call
     usecase = events.usecase
     labels, times = _labels_of(events), events.times
     due, columns = times + label_delay, _Columns(events, labels)
-    pipeline, learner = Pipeline(usecase.features), Learner(usecase.recipe, usecase.features.names)
+    pipeline, learner = Pipeline(usecase.features), Learner(usecase.recipes[0], usecase.features.names)
     n = len(events)
     scored = Scored(np.empty((n, len(usecase.features.names))), np.empty(n), [], learner)
     seen = folded = learnt = 0

@@ -3,8 +3,8 @@
 The order of effects, under one lock:
 
 1. what cannot be decoded goes to the DLQ, and once Kafka has it, the batch is learnt in offset order;
-2. now and then, and before the partition is given up, one record on the model topic holds the model, the next
-   offset of every partition it has learnt from, *and* the labels it has seen;
+2. now and then, and before the partition is given up, one record on the model topic holds every recipe's model, the
+   next offset of every partition they have learnt from, *and* the labels they have seen;
 3. once Kafka has that record, the offsets are committed too, for lag tools only.
 
 A crash between any two of these goes back to the last announcement, and the same examples in the same order
@@ -25,6 +25,7 @@ from schemas.events import Example, ModelAnnouncement
 from schemas.topics import Topics
 from streams.agents.deadletters import DeadLetters
 from streams.metrics import Metrics
+from streams.models.learner import Learner
 from streams.models.lessons import Lessons, Outcome
 from streams.models.snapshot import ForeignSnapshot, SnapshotRefused
 from streams.runtime.batches import EARLIEST, Batch
@@ -72,7 +73,7 @@ class LearnerAgent:
         self._announced: dict[int, int] = {}
 
     async def take_up(self) -> None:
-        """Take up the newest announced model that is sound, and of this feature set and recipe.
+        """Take up the newest announced model that is sound, and of this feature set.
 
         What is damaged is named with its offset and passed over: an older model and the examples since then lead
         to the same weights. Without a model of ours learning starts with the earliest example; but where some were
@@ -128,12 +129,13 @@ class LearnerAgent:
             await self._sender.send(self._topics.models.name, self._usecase.name.encode(), encode(announcement))
             await self._sender.acked(self._sender.mark())
             self._announced = announcement.example_offsets
+            self.lessons.announced(announcement)
             self._show_model(announcement.created_at)
             return True
 
     def show(self) -> None:
         """Show how well the scores did at the time, and how old the model is."""
-        progressive = self.lessons.learner.progressive
+        progressive = self._champion.progressive
         for measure, value in (
             ("auc", progressive.auc()),
             ("average_precision", progressive.average_precision()),
@@ -145,7 +147,11 @@ class LearnerAgent:
 
     def _none(self) -> Lessons:
         features = self._usecase.features
-        return Lessons(self._usecase.recipe, features.names, features.fingerprint)
+        return Lessons(self._usecase.recipes, features.names, features.fingerprint)
+
+    @property
+    def _champion(self) -> Learner:
+        return self.lessons.learners[self._usecase.recipes[0]]
 
     def _resume(self, record: Logged) -> bool:
         """Go on from a record of the model topic; return whether it is a model of ours to go on from.
@@ -156,7 +162,7 @@ class LearnerAgent:
         try:
             announcement = _decode_announcement(record.value)
             lessons = Lessons.resume(
-                announcement, self._usecase.recipe, features.names, features.fingerprint, self._key
+                announcement, self._usecase.recipes, features.names, features.fingerprint, self._key
             )
         except ForeignSnapshot as error:
             log.warning("%s/0 at offset %d: not gone on with: %s", self._topics.models.name, record.offset, error)
@@ -165,7 +171,7 @@ class LearnerAgent:
             raise SnapshotRefused(f"no announcement: {error}") from None
         self.lessons, self._announced = lessons, announcement.example_offsets
         self._show_model(announcement.created_at)
-        log.info("model %s goes on learning", announcement.model_id)
+        log.info("models %s go on learning", ", ".join(one.model_id for one in lessons.learners.values()))
         return True
 
     async def _read(self, batch: Batch) -> list[Example]:
@@ -193,4 +199,4 @@ class LearnerAgent:
 
     def _show_model(self, created_at: int) -> None:
         self._created_at = created_at
-        self._metrics.model(self.lessons.learner.model_id, created_at)
+        self._metrics.model(self._champion.model_id, created_at)

@@ -16,7 +16,7 @@ from streams.agents.scoring import ServingModel
 from streams.metrics import Metrics
 from streams.models.compiled import scorer
 from streams.models.recipes import RECIPES
-from streams.models.snapshot import SnapshotRefused, unseal
+from streams.models.snapshot import SnapshotRefused, snapshot_of, unseal
 from streams.runtime.newest import Logged, newest_first
 from streams.usecases import UseCase
 
@@ -44,8 +44,8 @@ class ModelFeed:
 
     async def start(self) -> None:
         """Put the newest model to use and begin to follow the topic."""
-        unlearnt = RECIPES[self._usecase.recipe].make(self._names)
-        self._use(ServingModel(f"{self._usecase.recipe}@0", scorer(unlearnt, self._names), int(time.time() * 1000)))
+        unlearnt = RECIPES[self._recipe].make(self._names)
+        self._use(ServingModel(f"{self._recipe}@0", scorer(unlearnt, self._names), int(time.time() * 1000)))
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=self._kafka.split(","), enable_auto_commit=False, max_partition_fetch_bytes=16 * MB
         )
@@ -67,6 +67,10 @@ class ModelFeed:
     @property
     def _names(self) -> tuple[str, ...]:
         return self._usecase.features.names
+
+    @property
+    def _recipe(self) -> str:
+        return self._usecase.recipes[0]
 
     async def _follow(self) -> None:
         """Take each record, until cancelled: scoring can do without a new model, so that no error ends it."""
@@ -91,14 +95,17 @@ class ModelFeed:
     async def _take(self, record: Logged) -> bool:
         try:
             announcement = _decode(record.value)
+            snapshot = snapshot_of(announcement, self._recipe)
             # Large models take a while to load: not in the event loop.
-            model = await asyncio.to_thread(unseal, announcement, self._key, self._usecase.features.fingerprint)
+            unsealed = await asyncio.to_thread(
+                unseal, snapshot, self._key, self._usecase.features.fingerprint, self._names
+            )
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, SnapshotRefused) as error:
             place = self._partition
             log.error("%s/%d at offset %d: refused, the model in use stays: %s", *place, record.offset, error)
             self._metrics.models_refused.inc()
             return False
-        self._use(ServingModel(announcement.model_id, scorer(model, self._names), announcement.created_at))
+        self._use(ServingModel(snapshot.model_id, scorer(unsealed.model, self._names), snapshot.created_at))
         return True
 
     def _use(self, model: ServingModel) -> None:

@@ -135,6 +135,7 @@ FRAUD = UseCase(
             Derived("amount_to_max", amount_to_max),
         ),
     ),
-    recipe="logistic",
+    recipes=("logistic",),
     thresholds=Thresholds(review=0.2, decline=0.6),
+    horizon_ms=7 * DAY,
 )

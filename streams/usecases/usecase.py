@@ -17,7 +17,11 @@ class UseCase:
     """Everything the streams know of a use case.
 
     `event` is a struct of `schemas.events`; `event_id` and `event_time` name its fields; `noun` names its
-    topic; the features' stages name the entities' key fields; `recipe` names one of `streams.models.recipes`.
+    topic; the features' stages name the entities' key fields; `recipes` are the names of some of
+    `streams.models.recipes`, all learnt: the first is the champion until another is promoted.
+
+    An event without a label `horizon_ms` after it is taken for a negative. Of the negatives the share
+    `negatives_kept` is learnt, each for those that are not.
 
     Several *deployments* of a use case may run beside each other, one of them without a name. What they keep
     goes by `full_name`; `publishing` says whether a named one writes its scores to the public topic as well.
@@ -29,12 +33,16 @@ class UseCase:
     event_id: str
     event_time: str
     features: FeatureSet
-    recipe: str
+    recipes: tuple[str, ...]
     thresholds: Thresholds
+    horizon_ms: int
+    negatives_kept: float = 1.0
     deployment: str = ""
     publishing: bool = False
 
     def __post_init__(self) -> None:
+        if not (self.horizon_ms > 0 and 0 < self.negatives_kept <= 1):
+            raise ValueError(f"{self.name}: horizon_ms must be more than 0, negatives_kept more than 0 and at most 1")
         if len(self.features.stages) > MOST_STAGES:
             raise ValueError(f"{self.name}: more than {MOST_STAGES} stages (infra/decisions/0004-watermarks.md)")
 

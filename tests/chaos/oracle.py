@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from schemas.events import Example, Label, Transaction
 from schemas.topics import Topics
 from streams.features.pipeline import Events, Labels, Pipeline
-from streams.models.learner import Learner
+from streams.models.lessons import Lessons
 from streams.runtime.records import Records
 from streams.usecases import FRAUD
 from tests.chaos.logs import Poisoned, read, sift
@@ -47,7 +47,9 @@ class Expected:
     labels: int = 0
     labelled: set[str] = field(default_factory=set)
     poison: list[Poisoned] = field(default_factory=list)
-    learner: Learner = field(default_factory=lambda: Learner(FRAUD.recipe, FRAUD.features.names))
+    lessons: Lessons = field(
+        default_factory=lambda: Lessons(FRAUD.recipes, FRAUD.features.names, FRAUD.features.fingerprint)
+    )
     examples: int = 0
     exampled: set[str] = field(default_factory=set)
 
@@ -129,4 +131,5 @@ async def _learn(kafka: str, topics: Topics, result: Expected) -> None:
                 continue
             seen.add(source)
             result.exampled.add(example.event_id)
-            result.learner.learn(example.features, example.label, example.weight)
+            # Without its place it is new to the lessons: what comes twice was told above, by other means.
+            result.lessons.take(msgspec.structs.replace(example, label_partition=None, label_offset=None))

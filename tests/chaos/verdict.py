@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from schemas.events import ModelAnnouncement
-from streams.models.snapshot import unseal
+from streams.models.lessons import Lessons
 from streams.usecases import FRAUD
 from tests.chaos.found import Scores, kinds
 from tests.chaos.logs import Poisoned
 from tests.chaos.oracle import Expected
 from tests.chaos.workload import FORGOTTEN_MS, Workload
+from tests.weights import weights
 
 SHOWN = 5
 
@@ -84,7 +84,7 @@ def judge_states(verdict: Verdict, expected: Expected, states: Mapping[tuple[str
 def judge_learning(
     verdict: Verdict, expected: Expected, announced: ModelAnnouncement | None, key: bytes, history_labels: int
 ) -> None:
-    """Every label became an example, and the model is that of an uninterrupted learner, bit for bit."""
+    """Every label became an example, and all models are those of an uninterrupted learner, bit for bit."""
     lost = expected.labelled - expected.exampled
     verdict.say(
         "labels",
@@ -97,22 +97,19 @@ def judge_learning(
     if announced is None:
         verdict.unless(expected.examples == 0, "no model was announced")
         return
-    learner = expected.learner
-    same = weights(unseal(announced, key, FRAUD.features.fingerprint)) == weights(learner.model)
+    features = FRAUD.features
+    found = Lessons.resume(announced, FRAUD.recipes, features.names, features.fingerprint, key).learners
+    ours = expected.lessons.learners
+    other = [
+        recipe
+        for recipe, learner in ours.items()
+        if found[recipe].model_id != learner.model_id or weights(found[recipe].model) != weights(learner.model)
+    ]
     verdict.say(
         "learner weights",
-        f"{'equal' if same else 'DIFFERENT'} after {learner.examples_learnt:,} examples ({announced.model_id})",
+        f"{'DIFFERENT' if other else 'equal'} in all of {', '.join(one.model_id for one in ours.values())}",
     )
-    verdict.unless(same and announced.model_id == learner.model_id, "the model is not the uninterrupted learner's")
-
-
-def weights(model: Any) -> tuple[object, ...]:
-    """Return everything a linear recipe has learnt."""
-    regression, scaler = model["LogisticRegression"], model["StandardScaler"]
-    return (
-        dict(regression.weights), regression.intercept,
-        dict(scaler.counts), dict(scaler.means), dict(scaler.vars),
-    )  # fmt: skip
+    verdict.unless(not other, f"not the uninterrupted learner's: {', '.join(found[one].model_id for one in other)}")
 
 
 def judge_dead_letters(verdict: Verdict, expected: Expected, letters: list[Poisoned], repeated: int) -> None:

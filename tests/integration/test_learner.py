@@ -18,8 +18,8 @@ import pytest
 from infra.local.ports import free_port
 from schemas.codec import encode
 from schemas.events import Example, ModelAnnouncement
-from streams.models.learner import Learner
-from streams.models.snapshot import seal, unseal
+from streams.models.lessons import Lessons
+from streams.models.snapshot import snapshot_of, unseal
 from streams.runtime.producer import Producer
 from streams.usecases import FRAUD
 from tests.local import created, records, within
@@ -135,22 +135,23 @@ def announced_since(kafka: str, offset: int) -> list[ModelAnnouncement]:
 
 
 def has_learnt(kafka: str, count: int) -> bool:
-    models = announced(kafka)
-    return bool(models) and models[-1].examples_learnt >= count
+    announcements = announced(kafka)
+    return bool(announcements) and announcements[-1].models[0].examples_learnt >= count
 
 
-def taught(given: list[Example]) -> Learner:
-    learner = Learner(FRAUD.recipe, NAMES)
+def taught(given: list[Example], feature_set: str = FINGERPRINT) -> Lessons:
+    lessons = Lessons(FRAUD.recipes, NAMES, feature_set)
     for example in given:
-        learner.learn(example.features, example.label, example.weight)
-    return learner
+        lessons.take(msgspec.structs.replace(example, feature_set=feature_set))
+    return lessons
 
 
-def assert_is(announcement: ModelAnnouncement, learner: Learner) -> None:
-    """The announced model is the learner's to the last bit."""
-    assert announcement.model_id == learner.model_id
-    model = unseal(announcement, KEY.encode(), FINGERPRINT)
-    assert weights(model) == weights(learner.model)
+def assert_is(announcement: ModelAnnouncement, lessons: Lessons) -> None:
+    """The announced models are the learners' to the last bit."""
+    for recipe, learner in lessons.learners.items():
+        snapshot = snapshot_of(announcement, recipe)
+        assert snapshot.model_id == learner.model_id
+        assert weights(unseal(snapshot, KEY.encode(), FINGERPRINT, NAMES).model) == weights(learner.model)
 
 
 def test_killed_again_and_again_the_model_is_the_same(kafka: str, start: Callable[..., Process]) -> None:
@@ -220,23 +221,15 @@ def test_poison_is_put_aside_and_nothing_else_disturbed(kafka: str, start: Calla
 
 
 def announcement(key: str = KEY, feature_set: str = FINGERPRINT) -> ModelAnnouncement:
-    learner = taught(examples(60)[:50])
-    return seal(
-        learner.model,
-        model_id=learner.model_id,
-        recipe=FRAUD.recipe,
-        feature_set=feature_set,
-        example_offsets={0: 50},
-        examples_learnt=50,
-        created_at=1,
-        key=key.encode(),
-    )
+    lessons = taught(examples(60)[:50], feature_set)
+    lessons.offsets = {0: 50}
+    return lessons.announce(1, key.encode())
 
 
 def test_damaged_models_are_passed_over(kafka: str, start: Callable[..., Process]) -> None:
     """Flipped, cut, or of another key: each is named by its offset, and the sound one before them goes on."""
     good, given = encode(announcement()), examples(60)
-    at = good.index(b'"snapshot":"') + 100
+    at = good.index(b'"state":"') + 100
     flipped = good[:at] + (b"A" if good[at : at + 1] != b"A" else b"B") + good[at + 1 :]
     teach(kafka, given)
     send(kafka, TOPICS.models.name, good, flipped, good[:-9], encode(announcement(key="x" * 32)))
@@ -245,7 +238,7 @@ def test_damaged_models_are_passed_over(kafka: str, start: Callable[..., Process
     assert_is(announced_since(kafka, 4)[-1], taught(given))
     for offset in (1, 2, 3):
         assert f"{TOPICS.models.name}/0 at offset {offset}: refused" in learner.said
-    assert "model logistic@50 goes on learning" in learner.said
+    assert "models logistic@50 go on learning" in learner.said
     assert metric(learner, "headrace_models_refused_total") in (3, 6)  # at its start, and when it got the partition
 
 

@@ -6,9 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from schemas.events import ModelAnnouncement
-from streams.models.learner import Learner
-from streams.models.snapshot import seal
+from schemas.events import Example
+from streams.models.lessons import Lessons
 from streams.usecases import FRAUD
 from tests.chaos.found import Scores
 from tests.chaos.logs import Poisoned
@@ -40,33 +39,21 @@ def right() -> tuple[Expected, Scores]:
     return expected, scores
 
 
-def announced(learner: Learner) -> ModelAnnouncement:
-    return seal(
-        learner.model,
-        model_id=learner.model_id,
-        recipe=FRAUD.recipe,
-        feature_set=FRAUD.features.fingerprint,
-        example_offsets={0: 1},
-        examples_learnt=learner.examples_learnt,
-        created_at=1,
-        key=KEY,
-    )
-
-
-def taught(values: float) -> Learner:
-    learner = Learner(FRAUD.recipe, FRAUD.features.names)
-    learner.learn(dict.fromkeys(FRAUD.features.names, values), 1)
-    return learner
+def taught(value: float) -> Lessons:
+    lessons = Lessons(FRAUD.recipes, FRAUD.features.names, FRAUD.features.fingerprint)
+    features = dict.fromkeys(FRAUD.features.names, value)
+    lessons.take(Example("e00000001", 1, 1, 1, features, 0.5, "other@0", FRAUD.features.fingerprint))
+    return lessons
 
 
 def test_what_is_right_has_no_difference() -> None:
     """The same states, scores, letters, rows and weights: nothing is named, and there is a line for each."""
     expected, scores = right()
-    expected.learner = taught(1.5)
+    expected.lessons = taught(1.5)
     verdict = Verdict()
     judge_scores(verdict, WORKLOAD, N, expected, scores)
     judge_states(verdict, expected, dict(expected.states))
-    judge_learning(verdict, expected, announced(taught(1.5)), KEY, 1)
+    judge_learning(verdict, expected, taught(1.5).announce(1, KEY), KEY, 1)
     judge_dead_letters(verdict, expected, list(expected.poison), 3)
     judge_history(verdict, scores, np.ones(N, bool), 0)
     assert verdict.differences == []
@@ -138,14 +125,14 @@ def test_a_state_that_is_not_as_it_must_be_is_named(states: dict[tuple[str, byte
 def test_another_model_is_a_difference() -> None:
     """Weights that differ, though the number of examples is the same; no model; a label that was lost."""
     expected, _ = right()
-    expected.learner = taught(1.5)
+    expected.lessons = taught(1.5)
     verdict = Verdict()
-    judge_learning(verdict, expected, announced(taught(1.25)), KEY, 1)
+    judge_learning(verdict, expected, taught(1.25).announce(1, KEY), KEY, 1)
     judge_learning(verdict, expected, None, KEY, 1)
     expected.exampled = set()
-    judge_learning(verdict, expected, announced(taught(1.5)), KEY, 0)
+    judge_learning(verdict, expected, taught(1.5).announce(1, KEY), KEY, 0)
     assert verdict.differences == [
-        "the model is not the uninterrupted learner's",
+        "not the uninterrupted learner's: logistic@1",
         "no model was announced",
         "1 labels led to no example: ['e00000001']",
         "0 labels kept of 1",

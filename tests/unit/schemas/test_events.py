@@ -50,9 +50,8 @@ MESSAGES = {
     ),
     events.ModelAnnouncement: st.builds(
         events.ModelAnnouncement,
-        model_id=ids, recipe=ids, feature_set=ids, example_offsets=st.dictionaries(millis, millis, max_size=3),
-        examples_learnt=millis, created_at=millis, snapshot=st.binary(max_size=50),
-        labels_seen=st.binary(max_size=50),
+        created_at=millis, feature_set=ids, example_offsets=st.dictionaries(millis, millis, max_size=3),
+        models=st.lists(snapshots, max_size=2), course=st.binary(max_size=50), signature=st.binary(max_size=32),
     ),
     events.ModelSnapshot: snapshots,
     events.AliasChange: st.builds(

@@ -97,13 +97,13 @@ def test_the_model_has_learnt_each_label_with_the_features_of_its_event(
     told = [label(row) for row in range(logged, COUNT)]
     past = fold(USECASE, file(tmp_path, range(filed)), DELAY, int(TIMES[-1]) + DELAY, log(range(logged, COUNT)), told)
     _, vectors = once()
-    learner = Learner(USECASE.recipe, USECASE.features.names)
+    learner = Learner(USECASE.recipes[0], USECASE.features.names)
     for vector, fraud in zip(vectors.tolist(), FRAUDS.tolist(), strict=True):
         learner.learn(dict(zip(learner.names, vector, strict=True)), fraud)
-    assert past.learner.model_id == learner.model_id == f"logistic@{COUNT}"
+    found = past.learners[USECASE.recipes[0]]
+    assert found.model_id == learner.model_id == f"logistic@{COUNT}"
     assert (
-        scorer(past.learner.model, learner.names)(vectors).tobytes()
-        == scorer(learner.model, learner.names)(vectors).tobytes()
+        scorer(found.model, learner.names)(vectors).tobytes() == scorer(learner.model, learner.names)(vectors).tobytes()
     )
 
 

@@ -53,7 +53,7 @@ def run(events: files.Events, delay: int = DAY, refresh: int = HOUR) -> Scored:
 
 def slow_scores(events: files.Events, features: np.ndarray, delay: int, refresh: int) -> Iterator[float]:
     """Score event by event through River, having learnt what was due when the event's slice began."""
-    model, waiting = RECIPES[FRAUD.recipe].make(NAMES), 0
+    model, waiting = RECIPES[FRAUD.recipes[0]].make(NAMES), 0
     rows = [dict(zip(NAMES, row, strict=True)) for row in features.tolist()]
     for row, time in zip(rows, events.times.tolist(), strict=True):
         while events.times[waiting] + delay < time // refresh * refresh:

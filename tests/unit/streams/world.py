@@ -27,7 +27,8 @@ from streams.usecases import FRAUD
 NOW = 1_700_000_000_000
 CUSTOMER, TERMINAL = 0, 1
 HOPS = HopFormat(FRAUD.features, TERMINAL)
-MODEL = ServingModel("logistic@0", scorer(RECIPES[FRAUD.recipe].make(FRAUD.features.names), FRAUD.features.names), NOW)
+NAMES = FRAUD.features.names
+MODEL = ServingModel("logistic@0", scorer(RECIPES[FRAUD.recipes[0]].make(NAMES), NAMES), NOW)
 
 
 @dataclass(frozen=True)

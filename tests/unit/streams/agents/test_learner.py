@@ -117,7 +117,7 @@ async def live(kafka: Kafka, batch_size: int, announce_every: int = 2) -> Learne
 
 
 def uninterrupted() -> Lessons:
-    lessons = Lessons(FRAUD.recipe, NAMES, FEATURES)
+    lessons = Lessons(FRAUD.recipes, NAMES, FEATURES)
     for number in range(24):
         lessons.take(example(number))
     return lessons
@@ -128,9 +128,10 @@ def newest(kafka: Kafka) -> ModelAnnouncement:
 
 
 def assert_as_if_never_interrupted(kafka: Kafka) -> None:
-    resumed = Lessons.resume(newest(kafka), FRAUD.recipe, NAMES, FEATURES, KEY)
-    assert weights(resumed.learner.model) == weights(uninterrupted().learner.model)
-    assert resumed.learner.model_id == "logistic@24"
+    resumed = Lessons.resume(newest(kafka), FRAUD.recipes, NAMES, FEATURES, KEY)
+    for recipe, learner in uninterrupted().learners.items():
+        assert weights(resumed.learners[recipe].model) == weights(learner.model)
+        assert resumed.learners[recipe].model_id == learner.model_id == f"{recipe}@24"
     assert resumed.offsets == {0: len(GIVEN)}
 
 
@@ -177,25 +178,25 @@ def test_an_example_from_nowhere_is_poison() -> None:
     learner = agent(kafka, metrics=metrics)
     asyncio.run(learner.on_batch(Batch(EXAMPLES.topic, 0, Records.of([None] * 2, values, range(2), [NOW] * 2), 2, 1)))
     assert kafka.topics[TOPICS.dlq.name] == [nowhere]
-    assert learner.lessons.learner.examples_learnt == 1
+    assert [one.examples_learnt for one in learner.lessons.learners.values()] == [1] * len(FRAUD.recipes)
 
 
 def announced(numbers: int, key: bytes = KEY, feature_set: str = FEATURES) -> bytes:
-    lessons = Lessons(FRAUD.recipe, NAMES, feature_set)
+    lessons = Lessons(FRAUD.recipes, NAMES, feature_set)
     for number in range(numbers):
         lessons.take(msgspec.structs.replace(example(number), feature_set=feature_set))
     lessons.offsets[0] = numbers
     return encode(lessons.announce(NOW, key))
 
 
-def flipped(value: bytes, field_: bytes = b'"snapshot":"') -> bytes:
+def flipped(value: bytes, field_: bytes = b'"state":"') -> bytes:
     at = value.index(field_) + len(field_) + 70
     return value[:at] + (b"A" if value[at : at + 1] != b"A" else b"B") + value[at + 1 :]
 
 
 DAMAGED = {
     "flipped model": (flipped(announced(18)), "its signature does not fit"),
-    "flipped labels seen": (flipped(announced(18), b'"labels_seen":"'), "its signature does not fit"),
+    "flipped labels seen": (flipped(announced(18), b'"course":"'), "its signature does not fit"),
     "changed offsets": (announced(18).replace(b'"0":18', b'"0":17'), "its signature does not fit"),
     "truncated": (announced(18)[:-40], "no announcement"),
     "null": (b"", "no announcement"),
@@ -217,7 +218,7 @@ def test_a_damaged_model_is_passed_over_by_name(damaged: str, caplog: pytest.Log
     (line,) = {record.message for record in caplog.records if record.levelno >= logging.WARNING}
     assert line.startswith(f"{TOPICS.models.name}/0 at offset 2: ")
     assert why in line
-    assert "model logistic@9 goes on learning" in caplog.text
+    assert "models logistic@9 go on learning" in caplog.text
     assert_as_if_never_interrupted(kafka)
 
 

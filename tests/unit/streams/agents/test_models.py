@@ -13,8 +13,7 @@ from streams.agents import models
 from streams.agents.models import ModelFeed
 from streams.agents.scoring import ServingModel
 from streams.metrics import Metrics
-from streams.models.recipes import RECIPES
-from streams.models.snapshot import seal
+from streams.models.lessons import Lessons
 from streams.runtime.newest import Logged
 from streams.usecases import FRAUD
 
@@ -22,19 +21,9 @@ KEY = b"k" * 32
 
 
 def announced(key: bytes = KEY, feature_set: str = FRAUD.features.fingerprint, created_at: int = 9_000) -> bytes:
-    model = RECIPES[FRAUD.recipe].make(FRAUD.features.names)
-    return encode(
-        seal(
-            model,
-            model_id="logistic@5",
-            recipe=FRAUD.recipe,
-            feature_set=feature_set,
-            example_offsets={0: 5},
-            examples_learnt=5,
-            created_at=created_at,
-            key=key,
-        )
-    )
+    lessons = Lessons(FRAUD.recipes, FRAUD.features.names, feature_set)
+    lessons.learners[FRAUD.recipes[0]].examples_learnt = 5
+    return encode(lessons.announce(created_at, key))
 
 
 def taken(value: bytes) -> tuple[list[ServingModel], float | None]:

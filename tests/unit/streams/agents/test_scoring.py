@@ -17,7 +17,7 @@ NOW = 1_700_000_000_123
 FEATURES = FRAUD.features
 WRITER = ScoreWriter(FRAUD)
 STAGED = len(FEATURES.stages[1].names)
-UNLEARNT = scorer(RECIPES[FRAUD.recipe].make(FEATURES.names), FEATURES.names)
+UNLEARNT = scorer(RECIPES[FRAUD.recipes[0]].make(FEATURES.names), FEATURES.names)
 
 decode = msgspec.json.Decoder(Score).decode
 drawn = settings(deadline=None, max_examples=50)

@@ -37,7 +37,7 @@ def example(number: int, label_partition: int | None = 0, feature_set: str = FEA
 
 
 def lessons(recipe: str = "logistic") -> Lessons:
-    return Lessons(recipe, NAMES, FEATURES)
+    return Lessons((recipe,), NAMES, FEATURES)
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Course:
         course = lessons(self.recipe)
         if self.announced:
             newest = msgspec.json.decode(self.announced[-1], type=ModelAnnouncement)
-            course = Lessons.resume(newest, self.recipe, NAMES, FEATURES, KEY)
+            course = Lessons.resume(newest, (self.recipe,), NAMES, FEATURES, KEY)
         start = course.offsets.get(0, 0)
         for offset in range(start, min(start + most, len(self.log))):
             course.take(self.log[offset])
@@ -80,10 +80,11 @@ def test_killed_anywhere_it_ends_as_one_that_was_not(
     for most, every, unannounced in lives:
         killed.run(most, every, unannounced)
     ended, uninterrupted = killed.run(len(log), 1), whole.run(len(log), len(log))
-    assert weights(ended.learner.model) == weights(uninterrupted.learner.model)
+    mine, theirs = ended.learners[recipe], uninterrupted.learners[recipe]
+    assert weights(mine.model) == weights(theirs.model)
     assert (ended.offsets, ended.seen.to_bytes()) == (uninterrupted.offsets, uninterrupted.seen.to_bytes())
-    assert ended.learner.model_id == uninterrupted.learner.model_id
-    assert uninterrupted.learner.examples_learnt == len(set(numbers))
+    assert mine.model_id == theirs.model_id
+    assert theirs.examples_learnt == len(set(numbers))
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9)), max_size=60))
@@ -99,7 +100,7 @@ def test_an_example_that_comes_again_is_learnt_once(places: list[tuple[int, int]
     for one, outcome in zip(log, outcomes, strict=True):
         if outcome is Outcome.LEARNT:
             once.take(one)
-    assert weights(given_.learner.model) == weights(once.learner.model)
+    assert weights(given_.learners["logistic"].model) == weights(once.learners["logistic"].model)
 
 
 def test_examples_of_two_labels_of_an_event_are_both_learnt() -> None:
@@ -120,26 +121,26 @@ def test_what_is_refused_says_why_and_changes_nothing() -> None:
     """Another feature set and unfit values are told apart, and leave the model as it was."""
     course = lessons()
     course.take(example(0))
-    before = weights(course.learner.model)
+    before = weights(course.learners["logistic"].model)
     assert course.take(example(1, feature_set="f" * 16)) is Outcome.FEATURE_SET
     unfit = msgspec.structs.replace(example(2), features={"amount": float("nan"), "count": 0.0})
     assert course.take(unfit) is Outcome.UNFIT_VALUE
-    assert weights(course.learner.model) == before
+    assert weights(course.learners["logistic"].model) == before
 
 
 @pytest.mark.parametrize(
     ("changes", "error", "says"),
     [
-        ({"key": b"x" * 32}, ForgedSnapshot, "logistic@1: its signature does not fit"),
+        ({"key": b"x" * 32}, ForgedSnapshot, "its signature does not fit"),
         ({"feature_set": "f" * 16}, ForeignSnapshot, "made for feature set"),
-        ({"recipe": "forest"}, ForeignSnapshot, "made by recipe logistic, not forest"),
+        ({"recipes": ("forest",)}, ForeignSnapshot, "made by recipe logistic, not forest"),
     ],
 )
 def test_what_is_not_ours_is_not_gone_on_with(changes: dict, error: type[SnapshotRefused], says: str) -> None:
     """Another key, feature set or recipe: refused, with the snapshot's name and the reason."""
     course = lessons()
     course.take(example(0))
-    ours = {"recipe": "logistic", "names": NAMES, "feature_set": FEATURES, "key": KEY}
+    ours = {"recipes": ("logistic",), "names": NAMES, "feature_set": FEATURES, "key": KEY}
     with pytest.raises(error, match=says):
         Lessons.resume(course.announce(NOW, KEY), **(ours | changes))
 
@@ -148,5 +149,5 @@ def test_signed_nonsense_is_refused() -> None:
     """A true signature over labels seen that are none."""
     course = lessons()
     course.seen.to_bytes = lambda: b"nonsense"  # type: ignore[method-assign]
-    with pytest.raises(SnapshotRefused, match="logistic@0: labels seen"):
-        Lessons.resume(course.announce(NOW, KEY), "logistic", NAMES, FEATURES, KEY)
+    with pytest.raises(SnapshotRefused, match="announcement: labels seen"):
+        Lessons.resume(course.announce(NOW, KEY), ("logistic",), NAMES, FEATURES, KEY)
