@@ -89,32 +89,6 @@ class Calibrator:
         return scores
 
 
-def calibration_error(
-    scores: NDArray[np.float64],
-    labels: NDArray[np.int8],
-    weights: NDArray[np.float64] | None = None,
-    bins: int = 20,
-) -> float:
-    """Return the expected calibration error over bins of equal mass: mean |score − share of positives|.
-
-    Equal scores share a bin. NaN without examples.
-
-    >>> calibration_error(np.array([0.0, 0.0, 0.5, 0.5]), np.array([0, 0, 0, 1], np.int8), bins=2)
-    0.0
-    """
-    n = len(scores)
-    if not n:
-        return float("nan")
-    mass = np.ones(n) if weights is None else weights
-    order = np.argsort(scores, kind="stable")
-    before = np.cumsum(mass[order]) - mass[order]
-    begins = np.searchsorted(before, np.arange(1, bins) * (before[-1] + mass[order[-1]]) / bins)
-    edges = np.unique(scores[order[begins[begins < n]]])
-    places = np.searchsorted(edges, scores, side="right")
-    gaps = np.bincount(places, mass * (scores - labels))
-    return float(np.abs(gaps).sum() / mass.sum())
-
-
 @kernel(FLOAT(F64, FLOAT))
 def calibrated(state: NDArray[np.float64], raw: float) -> float:
     """Return one raw score calibrated by a calibrator's state."""

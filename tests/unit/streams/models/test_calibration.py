@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from streams.models.calibration import ENOUGH, FLOATS, Calibrator, calibration_error
+from streams.models.calibration import ENOUGH, FLOATS, Calibrator
+from streams.models.evaluation import calibration_error
 
 BATCH = 500
 
@@ -168,16 +169,3 @@ def test_no_calibrator_of_other_numbers(state: NDArray[np.float64]) -> None:
     """What `to_array` cannot have returned is refused."""
     with pytest.raises(ValueError, match="calibrator"):
         Calibrator.from_array(state)
-
-
-def test_calibration_error() -> None:
-    """Bins of equal mass: two of 0.1 and 0.3 too much come to 0.2; weights count as copies; ties share a bin."""
-    scores, labels = np.array([0.1, 0.1, 0.8, 0.8]), np.array([0, 0, 1, 0], np.int8)
-    assert calibration_error(scores, labels, bins=2) == pytest.approx(0.2)
-    weights = np.array([1.0, 2.0, 3.0, 1.0])
-    copies = np.repeat(np.arange(4), weights.astype(int))
-    assert calibration_error(scores, labels, weights, bins=3) == pytest.approx(
-        calibration_error(scores[copies], labels[copies], bins=3)
-    )
-    assert calibration_error(np.full(100, 0.5), np.arange(100, dtype=np.int8) % 2) == pytest.approx(0.0)
-    assert math.isnan(calibration_error(np.empty(0), np.empty(0, np.int8)))
