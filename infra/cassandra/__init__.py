@@ -52,6 +52,53 @@ INSERT INTO {keyspace}.entity_snapshots (name, position, record) VALUES (?, ?, ?
 
 SELECT_ENTITY_SNAPSHOT = "SELECT position, record FROM {keyspace}.entity_snapshots WHERE name = ?"
 
+INSERT_ANNOUNCEMENT_PART = """
+INSERT INTO {keyspace}.model_announcements (usecase, announcement, part, parts, record)
+VALUES (?, ?, ?, ?, ?) USING TIMESTAMP ? AND TTL ?
+"""
+
+SELECT_ANNOUNCEMENT_PARTS = """
+SELECT parts, record FROM {keyspace}.model_announcements WHERE usecase = ? AND announcement = ? AND part = ?
+"""
+
+INSERT_MODEL = """
+INSERT INTO {keyspace}.models
+  (usecase, created_at, model_id, recipe, feature_set, parent, examples_learnt, example_offsets, metrics,
+   state_bytes, announcement, lasting)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?
+"""
+
+INSERT_MODEL_BY_DAY = """
+INSERT INTO {keyspace}.models_by_day
+  (usecase, day, created_at, model_id, recipe, feature_set, parent, examples_learnt, example_offsets, metrics,
+   state_bytes, announcement, lasting)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?
+"""
+
+SELECT_MODELS = """
+SELECT to_unix_timestamp(created_at), model_id, recipe, feature_set, parent, examples_learnt, example_offsets,
+  metrics, state_bytes, announcement, lasting
+FROM {keyspace}.models
+WHERE usecase = ? AND model_id = ? LIMIT ?
+"""
+
+SELECT_MODELS_OF_DAY = """
+SELECT to_unix_timestamp(created_at), model_id, recipe, feature_set, parent, examples_learnt, example_offsets,
+  metrics, state_bytes, announcement, lasting
+FROM {keyspace}.models_by_day
+WHERE usecase = ? AND day = ? AND (created_at, model_id) < (?, ?) LIMIT ?
+"""
+
+INSERT_ALIAS_CHANGE = """
+INSERT INTO {keyspace}.model_aliases (usecase, year, created_at, alias, recipe, model_id, changed_by, reason)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?
+"""
+
+SELECT_ALIAS_CHANGES = """
+SELECT to_unix_timestamp(created_at), alias, recipe, model_id, changed_by, reason FROM {keyspace}.model_aliases
+WHERE usecase = ? AND year = ? AND (created_at, alias) < (?, ?) LIMIT ?
+"""
+
 
 def schema(keyspace: str) -> list[str]:
     """Return the statements that create the keyspace and its tables where they are missing."""

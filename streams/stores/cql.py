@@ -161,7 +161,7 @@ def chunks(rows: Iterable[BoundStatement], limit: int = BATCH_BYTES) -> Iterator
     chunk: list[BoundStatement] = []
     size = 0
     for row in rows:
-        row_size = sum(map(len, row.values))
+        row_size = sum(len(value or b"") for value in row.values)
         if chunk and size + row_size > limit:
             yield chunk
             chunk, size = [], 0

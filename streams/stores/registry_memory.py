@@ -1,0 +1,44 @@
+"""The model registry in memory: the reference that every other store must equal."""
+
+from collections.abc import AsyncGenerator, Sequence
+
+from schemas.events import AliasChange, ModelSnapshot
+from streams.stores.registry import Change, Registered, announcement_name, changed, registered
+
+
+class MemoryRegistry:
+    """A ModelRegistry in dictionaries, without a time to live."""
+
+    def __init__(self) -> None:
+        self._models: dict[tuple[int, str], Registered] = {}
+        self._records: dict[str, bytes] = {}
+        self._changes: dict[tuple[int, str], Change] = {}
+
+    async def write(self, record: bytes, models: Sequence[ModelSnapshot], lasting: bool) -> None:
+        self._records[announcement_name(record)] = record
+        for row in registered(record, models, lasting):
+            there = self._models.get((row.created_at, row.model_id))
+            if there is None or lasting or not there.lasting:
+                self._models[row.created_at, row.model_id] = row
+
+    async def write_change(self, change: AliasChange) -> None:
+        self._changes[change.created_at, change.alias] = changed(change)
+
+    async def newest(self, until: int) -> AsyncGenerator[Registered, None]:
+        for _, row in sorted(self._models.items(), reverse=True):
+            if row.created_at <= until:
+                yield row
+
+    async def named(self, model_id: str) -> list[Registered]:
+        return [row for _, row in sorted(self._models.items(), reverse=True) if row.model_id == model_id]
+
+    async def record(self, announcement: str) -> bytes | None:
+        return self._records.get(announcement)
+
+    async def changes(self, until: int) -> AsyncGenerator[Change, None]:
+        for _, row in sorted(self._changes.items(), reverse=True):
+            if row.created_at <= until:
+                yield row
+
+    async def close(self) -> None:
+        return

@@ -1,0 +1,209 @@
+"""What every model registry does; memory is the reference, Cassandra must equal it."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from itertools import permutations
+from typing import Literal, TypeVar
+from uuid import uuid4
+
+import pytest
+from cassandra.cluster import Cluster
+
+from schemas.events import AliasChange, ModelSnapshot
+from streams.stores.history import DAY_MS, StoreUnreachable
+from streams.stores.registry import Change, ModelRegistry, Registered, announcement_name, registered
+from streams.stores.registry_cassandra import PART_BYTES, CassandraRegistry
+from streams.stores.registry_memory import MemoryRegistry
+
+DAY = 20_000
+NOW = DAY * DAY_MS + DAY_MS // 2
+Scenario = Callable[[ModelRegistry], Awaitable[None]]
+Run = Callable[[Scenario], None]
+T = TypeVar("T")
+
+
+def quiet(_: Exception) -> None:
+    pass
+
+
+@pytest.fixture(params=["memory", pytest.param("cassandra", marks=pytest.mark.integration)])
+def run(request: pytest.FixtureRequest) -> Run:
+    """Run a scenario against an empty registry."""
+    usecase = uuid4().hex  # the keyspace is shared, a use case's rows are its own
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[ModelRegistry]:
+        store: ModelRegistry = MemoryRegistry()
+        if request.param == "cassandra":
+            store = CassandraRegistry(request.getfixturevalue("cassandra_server"), "contract", usecase, quiet)
+            await store.start()
+        try:
+            yield store
+        finally:
+            await store.close()
+
+    async def scenario_on_store(scenario: Scenario) -> None:
+        async with opened() as store:
+            await asyncio.wait_for(scenario(store), 60)
+
+    return lambda scenario: asyncio.run(scenario_on_store(scenario))
+
+
+def snapshot(number: int, recipe: str = "ftrl", created_at: int = NOW, **changes: object) -> ModelSnapshot:
+    fields = {
+        "model_id": f"{recipe}@{number}",
+        "recipe": recipe,
+        "feature_set": "00ff",
+        "example_offsets": {0: number + 3},
+        "examples_learnt": number,
+        "created_at": created_at,
+        "parent": f"{recipe}@{number - 1}" if number else None,
+        "metrics": {"auc": 0.1 + 0.2, "log_loss": 5e-324},
+        "state": b"\x00state\xff",
+    }
+    return ModelSnapshot(**(fields | changes))  # type: ignore[arg-type]
+
+
+def row(of: ModelSnapshot, record: bytes, lasting: bool = False) -> Registered:
+    (only,) = registered(record, [of], lasting)
+    return only
+
+
+def change(
+    created_at: int, alias: Literal["champion", "challenger"] = "champion", pinned: ModelSnapshot | None = None
+) -> AliasChange:
+    return AliasChange(alias, "ftrl", "operator", f"why not, at {created_at} — ä", created_at, pinned)
+
+
+async def every(items: AsyncGenerator[T, None]) -> list[T]:
+    return [item async for item in items]
+
+
+def test_what_was_written_is_read_back_whole(run: Run) -> None:
+    """A snapshot has every field by day and by name, floats to the last bit; its record comes back as it was."""
+    one, other = snapshot(7), snapshot(0, "trees", metrics={}, example_offsets={})
+
+    async def scenario(store: ModelRegistry) -> None:
+        await store.write(b"\xffrecord", [one, other], lasting=True)
+        assert await every(store.newest(NOW)) == [
+            row(other, b"\xffrecord", lasting=True),
+            row(one, b"\xffrecord", lasting=True),
+        ]
+        (named,) = await store.named("ftrl@7")
+        assert named == row(one, b"\xffrecord", lasting=True)
+        assert await store.record(named.announcement) == b"\xffrecord"
+        assert await store.named("ftrl@8") == []
+        assert await store.record("0" * 32) is None
+
+    run(scenario)
+
+
+def test_snapshots_come_newest_first_across_days_and_pages(run: Run) -> None:
+    """From the time asked for back, whatever day they are of and however many there are; nothing twice."""
+    #  day 19,990 | 10 days of nothing | day 20,000: 600 of them ... NOW | NOW + 1
+    old, late = snapshot(1, created_at=NOW - 10 * DAY_MS), snapshot(2, created_at=NOW + 1)
+    many = [snapshot(number, created_at=NOW - number // 2) for number in range(600)]
+
+    async def scenario(store: ModelRegistry) -> None:
+        await store.write(b"old", [old], lasting=False)
+        await store.write(b"late", [late], lasting=False)
+        await store.write(b"many", many, lasting=False)
+        found = await every(store.newest(NOW))
+        assert [one.created_at for one in found] == [NOW - at // 2 for at in range(600)] + [old.created_at]
+        assert {one.model_id for one in found} == {one.model_id for one in many}
+        assert (await every(store.newest(NOW + 1)))[0].model_id == late.model_id
+        assert await every(store.newest(NOW - 11 * DAY_MS)) == []
+
+    run(scenario)
+
+
+def test_a_name_may_come_again(run: Run) -> None:
+    """Snapshots of one name are all there, newest first: learning that begins anew gives it again."""
+    first, again = snapshot(7), snapshot(7, created_at=NOW + 5, feature_set="aaaa")
+
+    async def scenario(store: ModelRegistry) -> None:
+        await store.write(b"again", [again], lasting=False)
+        await store.write(b"first", [first], lasting=False)
+        assert await store.named("ftrl@7") == [row(again, b"again"), row(first, b"first")]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("order", sorted(set(permutations([True, False, False]))))
+def test_lasting_stays_lasting(run: Run, order: tuple[bool, ...]) -> None:
+    """A record that is written again, as after a crash before the commit, is one record; once lasting, always."""
+
+    async def scenario(store: ModelRegistry) -> None:
+        for lasting in order:
+            await store.write(b"record", [snapshot(7)], lasting)
+        assert await every(store.newest(NOW)) == [row(snapshot(7), b"record", lasting=True)]
+        assert await store.named("ftrl@7") == [row(snapshot(7), b"record", lasting=True)]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("size", [PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 16 << 20])
+def test_large_records_come_back_whole(run: Run, size: int) -> None:
+    """Announcements of any size that the topic takes, as a forest's, are the same to the last byte."""
+    record = (b"0123456789abcde" * (size // 15 + 1))[:size]
+
+    async def scenario(store: ModelRegistry) -> None:
+        await store.write(record, [snapshot(1)], lasting=False)
+        assert await store.record(announcement_name(record)) == record
+
+    run(scenario)
+
+
+def test_alias_changes_are_a_history(run: Run) -> None:
+    """Who, when and why, newest first across years; written again they are the same; a pin names its model."""
+    year = 366 * DAY_MS
+    pinned = change(NOW, pinned=snapshot(7))
+    given = [change(NOW - 3 * year), pinned, change(NOW, "challenger"), change(NOW + 1), change(NOW - 1)]
+
+    async def scenario(store: ModelRegistry) -> None:
+        for one in [*given, *reversed(given)]:
+            await store.write_change(one)
+        found = await every(store.changes(NOW))
+        assert [(one.created_at, one.alias) for one in found] == [
+            (NOW, "champion"),
+            (NOW, "challenger"),
+            (NOW - 1, "champion"),
+            (NOW - 3 * year, "champion"),
+        ]
+        assert found[0] == Change(NOW, "champion", "ftrl", "ftrl@7", "operator", pinned.reason)
+        assert found[1].model_id is None
+
+    run(scenario)
+
+
+def test_records_expire_lasting_ones_later(cassandra_server: str) -> None:
+    """In Cassandra a record has two days to live, a lasting one 90, also when the shorter one is written after it."""
+    usecase = uuid4().hex
+
+    async def scenario() -> None:
+        store = CassandraRegistry(cassandra_server, "contract", usecase, quiet)
+        await store.start()
+        await store.write(b"passing", [snapshot(1)], lasting=False)
+        for lasting in (True, False):
+            await store.write(b"lasting", [snapshot(2)], lasting)
+        await store.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+    host, _, port = cassandra_server.rpartition(":")
+    cluster = Cluster([host], port=int(port))
+    select = "SELECT ttl(record) FROM contract.model_announcements WHERE usecase = %s AND announcement = %s"
+    days = {
+        record: cluster.connect().execute(select, (usecase, announcement_name(record))).one()[0] / 86_400
+        for record in (b"passing", b"lasting")
+    }
+    cluster.shutdown()
+    assert 1.9 < days[b"passing"] <= 2
+    assert 89.9 < days[b"lasting"] <= 90
+
+
+def test_a_registry_out_of_reach_is_one_line() -> None:
+    """Connecting to nothing says where nothing was, in one line."""
+    with pytest.raises(StoreUnreachable, match=r"127\.0\.0\.1:1: ") as raised:
+        asyncio.run(CassandraRegistry("127.0.0.1:1", "contract", "fraud", quiet).start())
+    assert "\n" not in str(raised.value)
