@@ -18,7 +18,9 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?
 """
 
 INSERT_LABEL = """
-INSERT INTO {keyspace}.labels (usecase, event_id, label_time, label) VALUES (?, ?, ?, ?) USING TIMESTAMP ?
+INSERT INTO {keyspace}.labels
+  (usecase, event_id, label_time, label, assumed, topic_partition, topic_offset, learnt)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?
 """
 
 SELECT_SCORES = "SELECT event_id, record FROM {keyspace}.scores WHERE usecase = ? AND event_id IN ?"
@@ -29,8 +31,8 @@ WHERE usecase = ? AND entity = ? AND id = ? AND day = ? LIMIT ?
 """
 
 SELECT_LABELS = """
-SELECT event_id, to_unix_timestamp(label_time), label FROM {keyspace}.labels
-WHERE usecase = ? AND event_id IN ?
+SELECT event_id, to_unix_timestamp(label_time), label, assumed, topic_partition, topic_offset, learnt
+FROM {keyspace}.labels WHERE usecase = ? AND event_id IN ?
 """
 
 INSERT_ENTITY_STATE = """

@@ -2,17 +2,20 @@
 
 The order of effects, for a run of a partition's labels whose events are there; others wait and are overtaken:
 
-1. examples, label updates and dead letters are sent, the labels stored; all of it is acknowledged;
-2. the offset is committed before which no label waits.
+0. what is kept of the labels' events is read, and decides what each label changes (`settling`);
+1. examples, label updates and dead letters are sent and acknowledged;
+2. the labels that change something are kept, each with its place;
+3. the offset is committed before which no label waits.
 
-A crash before 2 does again what came after that offset: stages and learner drop what they have seen, and labels are
-stored as they were.
+A crash before 3 reads again what came after that offset. A label whose event has a row of its place or a later one was
+done with and is dropped; any other finds what it found before, so it leads to the same again, which stages and learner
+know by its place.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from itertools import groupby
 from math import inf
 from operator import attrgetter
@@ -20,10 +23,10 @@ from operator import attrgetter
 import numpy as np
 
 from schemas.codec import encode
-from schemas.events import Example, Label, Score
+from schemas.events import Example, Label
 from schemas.topics import Topic, Topics
 from streams.agents.deadletters import DeadLetters
-from streams.agents.joiner import Arrival, Joiner, Messages, read_labels
+from streams.agents.joiner import Joiner, Messages, Outputs, read_labels
 from streams.agents.waiting import Patience, Room, Step, Waiting
 from streams.metrics import Metrics
 from streams.runtime.batches import Batch
@@ -102,33 +105,35 @@ class JoinAgent:
 
     async def _settle(self, room: Room, some: Sequence[Waiting], over: float) -> None:
         """Look for the events of some labels in the room, and emit what need not wait any longer."""
-        scores = await self._store.scores(_missing(some))
+        scores = await self._store.scores(_event_ids(some))
         if self._published:
-            given_up = _missing(one for one in some if one.since <= over)
+            given_up = _event_ids(one for one in some if one.since <= over)
             scores = await self._published.scores([id_ for id_ in given_up if id_ not in scores]) | scores
-        for batch, leaving in groupby(room.release(some, scores, over), key=attrgetter("batch")):
-            await self._emit(batch, [one.arrival for one in leaving], scores)
+        leaving = room.release(some, scores, over)
+        kept = await self._store.labels([id_ for id_ in _event_ids(leaving) if id_ in scores])
+        for batch, run in groupby(leaving, key=attrgetter("batch")):
+            outputs = self._joiner.join([one.arrival for one in run], scores, kept, batch.partition)
+            await self._emit(batch, outputs)
+            kept |= outputs.kept
+        self._metrics.events.labels(STAGE).inc(len(leaving))
         room.plan(time.monotonic(), looked=False)
         self._metrics.waiting_labels.labels(str(some[0].batch.partition)).set(len(room))
 
     def _low(self, room: Room, coming: Sequence[Waiting], batch: Batch) -> int:
         return room.low(coming[0].arrival.offset if coming else batch.next_offset)
 
-    async def _emit(self, batch: Batch, arrivals: Sequence[Arrival], scores: Mapping[str, Score]) -> None:
-        outputs = self._joiner.join(arrivals, scores, batch.partition)
+    async def _emit(self, batch: Batch, outputs: Outputs) -> None:
         now = int(time.time() * 1000)
         for topic, messages in zip(self._topics.hops, outputs.hops, strict=True):
             if messages:
                 self._send(topic, messages, now)
         if outputs.examples:
             self._send(self._topics.examples, _messages(outputs.examples, self._topics.examples), now)
-        await asyncio.gather(
-            self._sender.acked(self._sender.mark()),
-            self._dead_letters.send(batch, outputs.dead),
-            self._store.write_labels(outputs.labels),
-        )
+        await asyncio.gather(self._sender.acked(self._sender.mark()), self._dead_letters.send(batch, outputs.dead))
+        await self._store.write_labels(list(outputs.kept.values()))
         await self._sender.room()
-        self._metrics.events.labels(STAGE).inc(len(arrivals))
+        for outcome, count in outputs.outcomes.items():
+            self._metrics.labels.labels(outcome).inc(count)
 
     def _send(self, topic: Topic, messages: Messages, now: int) -> None:
         times = np.full(len(messages.partitions), now, np.int64)
@@ -136,7 +141,7 @@ class JoinAgent:
             self._sender.send_records(topic.name, partition, messages.keys, messages.values, times, rows)
 
 
-def _missing(waiting: Iterable[Waiting]) -> list[str]:
+def _event_ids(waiting: Iterable[Waiting]) -> list[str]:
     contents = (one.arrival.content for one in waiting)
     return [content.event_id for content in contents if isinstance(content, Label)]
 

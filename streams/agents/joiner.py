@@ -1,22 +1,25 @@
-"""The core of the join: (labels, events as they were scored) → examples, label updates and dead letters; pure.
+"""The core of the join: (labels, events as scored, labels kept) → examples, label updates, rows, dead letters; pure.
 
 Labels of a partition leave in their order, which is what lets the stages drop what they have seen (D3).
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schemas.codec import Decoder, Poison
 from schemas.events import Example, Label, Score, Watermark
+from streams.agents.settling import Outcome, settle
 from streams.features.spec import Over, Stage
 from streams.runtime.hop import FROM_LABELS, HopFormat, HopRows
 from streams.runtime.records import Records, Spans, partition_of
 from streams.runtime.watermarks import is_watermark, read_watermark
+from streams.stores.history import KeptLabel
 from streams.usecases import UseCase
 
 BY_KEY = -1
@@ -59,12 +62,13 @@ class Messages:
 @dataclass(frozen=True)
 class Outputs:
     """What a run of a partition's arrivals leads to; `hops` are in the order of the hop topics, None where
-    there is nothing to say."""
+    there is nothing to say. `kept` are the rows that are to be written, by event id."""
 
     examples: list[Example] = field(default_factory=list)
-    labels: list[Label] = field(default_factory=list)
+    kept: dict[str, KeptLabel] = field(default_factory=dict)
     dead: list[tuple[int, Poison]] = field(default_factory=list)
     hops: list[Messages | None] = field(default_factory=list)
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
 
 
 def read_labels(records: Records, latest: int) -> list[Arrival]:
@@ -83,7 +87,14 @@ def _read(records: Records, row: int, value: bytes | None, latest: int) -> Label
         return poison
 
 
-def example(label: Label, score: Score, partition: int, offset: int) -> Example:
+def example(
+    label: Label,
+    score: Score,
+    partition: int,
+    offset: int,
+    weight: float = 1.0,
+    corrects: Literal[0, 1] | None = None,
+) -> Example:
     """Return what a learner learns of the label at a place of the label topic: the event as it was scored."""
     return Example(
         event_id=score.event_id,
@@ -94,8 +105,11 @@ def example(label: Label, score: Score, partition: int, offset: int) -> Example:
         score=score.score,
         model_id=score.model_id,
         feature_set=score.feature_set,
+        weight=weight,
         label_partition=partition,
         label_offset=offset,
+        corrects=corrects,
+        shadow=score.shadow,
     )
 
 
@@ -103,11 +117,14 @@ class Joiner:
     """Turns a run of one partition's arrivals into outputs; the hop topics have `partitions` partitions each."""
 
     def __init__(self, usecase: UseCase, partitions: int) -> None:
+        self._negatives_kept = usecase.negatives_kept
         later = list(enumerate(usecase.features.stages))[1:]
         self._hops = [_Hop(usecase, number, stage, partitions) for number, stage in later]
 
-    def join(self, arrivals: Iterable[Arrival], scores: Mapping[str, Score], partition: int) -> Outputs:
-        """Return what arrivals of label partition `partition` lead to, given the scores found by event id.
+    def join(
+        self, arrivals: Iterable[Arrival], scores: Mapping[str, Score], kept: Mapping[str, KeptLabel], partition: int
+    ) -> Outputs:
+        """Return what arrivals of label partition `partition` lead to, given the scores and kept labels by event id.
 
         A label without a score is poison, "unknown_event".
         """
@@ -120,11 +137,28 @@ class Joiner:
             elif (score := scores.get(content.event_id)) is None:
                 outputs.dead.append((row, Poison("unknown_event", f"no event {content.event_id!r} was scored")))
             else:
-                passing.append(Joined(offset, content, score))
-                outputs.labels.append(content)
-                outputs.examples.append(example(content, score, partition, offset))
+                self._settle(outputs, passing, Joined(offset, content, score), kept, partition)
         outputs.hops.extend(hop.messages(passing, partition) for hop in self._hops)
         return outputs
+
+    def _settle(
+        self,
+        outputs: Outputs,
+        passing: list[Joined | Promise],
+        one: Joined,
+        kept: Mapping[str, KeptLabel],
+        partition: int,
+    ) -> None:
+        offset, label, score = one
+        before = outputs.kept.get(label.event_id) or kept.get(label.event_id)
+        outcome, row, weight, corrects = settle(label, partition, offset, before, self._negatives_kept)
+        outputs.outcomes[outcome] += 1
+        if row:
+            outputs.kept[label.event_id] = row
+        if outcome in (Outcome.FIRST, Outcome.CORRECTION):
+            passing.append(one)
+        if weight:
+            outputs.examples.append(example(label, score, partition, offset, weight, corrects))
 
 
 class _Hop:

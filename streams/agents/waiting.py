@@ -5,7 +5,7 @@ bear (`features.seen`). A watermark overtakes none: it promises that no label be
 """
 
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Container, Iterable, Sequence
 from math import inf
 from typing import NamedTuple, Protocol
@@ -95,6 +95,7 @@ class Room:
         self.look_at = inf
         self._pause = FIRST_LOOK_AGAIN
         self._waiting: dict[int, Waiting] = {}
+        self._of: defaultdict[str, deque[int]] = defaultdict(deque)  # the offsets of an event's labels
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -119,23 +120,38 @@ class Room:
         low = self.low(coming[0].arrival.offset) if coming else 0
         while coming and len(admitted) < most and coming[0].arrival.offset < low + FARTHEST:
             one = coming.popleft()
-            self._waiting[one.arrival.offset] = one
+            offset, content = one.arrival.offset, one.arrival.content
+            self._waiting[offset] = one
+            if isinstance(content, Label):
+                self._of[content.event_id].append(offset)
             admitted.append(one)
         return admitted
 
     def release(self, looked_for: Iterable[Waiting], found: Container[str], over: float) -> list[Waiting]:
         """Let out those of `looked_for` that need not wait, in order: labels whose event is among `found` or that
-        have waited since `over` or longer, watermarks with no label before them, and what is neither."""
+        have waited since `over` or longer, watermarks with no label before them, and what is neither.
+
+        No label overtakes another of its event.
+        """
         leaving: list[Waiting] = []
         for one in looked_for:
             offset, content = one.arrival.offset, one.arrival.content
-            if isinstance(content, Label) and content.event_id not in found and one.since > over:
+            if isinstance(content, Label) and not self._may_leave(offset, content, found, one.since <= over):
                 continue
             if isinstance(content, Watermark) and self.low(offset) < offset:
                 continue
             del self._waiting[offset]
             leaving.append(one)
         return leaving
+
+    def _may_leave(self, offset: int, label: Label, found: Container[str], given_up: bool) -> bool:
+        of_event = self._of[label.event_id]
+        if of_event[0] < offset or not (given_up or label.event_id in found):
+            return False
+        of_event.popleft()
+        if not of_event:
+            del self._of[label.event_id]
+        return True
 
     def plan(self, now: float, looked: bool) -> None:
         """Settle when to look again for what waits: soon at first, then ever less often."""

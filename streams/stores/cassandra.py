@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import msgspec
 from cassandra.query import BoundStatement, PreparedStatement
@@ -12,6 +13,7 @@ from streams.stores.cql import CqlSession, RoutedStatement, Row, composite_key
 from streams.stores.history import (
     DAY_MS,
     EntityScore,
+    KeptLabel,
     OnRetry,
     Scored,
     label_written_at,
@@ -70,30 +72,32 @@ class CassandraHistory:
         """Keep scores, by event and by each entity and day."""
         await self._session.write(row for scored in newest(scores) for row in self._score_rows(scored))
 
-    async def write_labels(self, labels: Sequence[Label]) -> None:
+    async def write_labels(self, labels: Sequence[KeptLabel]) -> None:
         """Keep labels by event."""
-        latest = {label.event_id: label for label in sorted(labels, key=label_written_at)}
-        bind = self._insert_label.bind
-        await self._session.write(
-            bind((self._usecase, label.event_id, label.label_time, label.label, label_written_at(label)))
-            for label in latest.values()
-        )
+        in_order = sorted(labels, key=lambda kept: label_written_at(kept.label))
+        latest = {kept.label.event_id: kept for kept in in_order}
+        await self._session.write(self._label_row(kept) for kept in latest.values())
 
     async def scores(self, event_ids: Sequence[str]) -> dict[str, Score]:
         """Return the scores that are there, by event id."""
         rows = await self._read(self._select_scores, event_ids)
         return {event_id: self._decode(record) for event_id, record in rows}
 
-    async def labels(self, event_ids: Sequence[str]) -> dict[str, Label]:
+    async def labels(self, event_ids: Sequence[str]) -> dict[str, KeptLabel]:
         """Return the labels that are there, by event id."""
         rows = await self._read(self._select_labels, event_ids)
-        return {event_id: Label(event_id, time, label) for event_id, time, label in rows}
+        return {event_id: _kept_label(event_id, *columns) for event_id, *columns in rows}
 
     async def entity_day(self, entity: str, id_: str, day: int, limit: int = 1000) -> list[EntityScore]:
         """Return the entity's newest events of a day (days since the epoch, UTC), newest first."""
         select = self._select_day.bind((self._usecase, entity, id_, DATE_ZERO + day, limit))
         select.fetch_size = limit  # one page
         return [EntityScore(*row) for row in await self._session.execute(select)]
+
+    def _label_row(self, kept: KeptLabel) -> BoundStatement:
+        label, partition, offset, learnt = kept
+        columns = (label.label_time, label.label, label.assumed, partition, offset, learnt)
+        return self._insert_label.bind((self._usecase, label.event_id, *columns, label_written_at(label)))
 
     def _score_rows(self, scored: Scored) -> Iterator[BoundStatement]:
         score, usecase, time = scored.score, self._usecase, score_written_at(scored)
@@ -117,3 +121,16 @@ class CassandraHistory:
         ]
         answers = await asyncio.gather(*map(self._session.execute, reads))
         return [row for rows in answers for row in rows]
+
+
+def _kept_label(
+    event_id: str,
+    time: int,
+    label: Literal[0, 1],
+    assumed: bool | None,
+    partition: int | None,
+    offset: int | None,
+    learnt: bool | None,
+) -> KeptLabel:
+    # A row from before these columns: somebody said so, and it was learnt.
+    return KeptLabel(Label(event_id, time, label, bool(assumed)), partition, offset, learnt is not False)

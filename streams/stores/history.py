@@ -23,6 +23,18 @@ class Scored(NamedTuple):
     offset: int
 
 
+class KeptLabel(NamedTuple):
+    """What an event is held to be, and where in the label topic the label stands that says so: partition and offset.
+
+    `learnt` says whether an example told the learner so. Labels that were kept before places were have none.
+    """
+
+    label: Label
+    partition: int | None
+    offset: int | None
+    learnt: bool = True
+
+
 class EntityScore(NamedTuple):
     """One line of an entity's day; `event_time` in epoch ms."""
 
@@ -44,13 +56,13 @@ class HistoryStore(Protocol):
     async def write_scores(self, scores: Sequence[Scored]) -> None:
         """Keep scores, by event and by each entity and day."""
 
-    async def write_labels(self, labels: Sequence[Label]) -> None:
+    async def write_labels(self, labels: Sequence[KeptLabel]) -> None:
         """Keep labels by event."""
 
     async def scores(self, event_ids: Sequence[str]) -> dict[str, Score]:
         """Return the scores that are there, by event id."""
 
-    async def labels(self, event_ids: Sequence[str]) -> dict[str, Label]:
+    async def labels(self, event_ids: Sequence[str]) -> dict[str, KeptLabel]:
         """Return the labels that are there, by event id."""
 
     async def entity_day(self, entity: str, id_: str, day: int, limit: int = 1000) -> list[EntityScore]:
@@ -73,10 +85,21 @@ def score_written_at(scored: Scored) -> int:
     return scored.score.scored_at * 1000 + scored.offset % 1000
 
 
+def label_order(label: Label) -> tuple[bool, int, int]:
+    """Return what decides between an event's labels, the greatest wins: what was said over what was assumed, then
+    what was known last, then the positive."""
+    return not label.assumed, label.label_time, label.label
+
+
 def label_written_at(label: Label) -> int:
-    """Return the write time of a label in microseconds: of two labels the one known last wins, at the same
-    time the positive one."""
-    return label.label_time * 1000 + label.label
+    """Return the write time of a label in microseconds, in the order of `label_order`.
+
+    What is only assumed is written as of the first weeks of 1970, before anything that anybody said.
+
+    >>> label_written_at(Label("e", 1_700_000_000_000, 1)), label_written_at(Label("e", 1_800_000_000_000, 0, True))
+    (1700000000000001, 1800000000000)
+    """
+    return label.label_time if label.assumed else label.label_time * 1000 + label.label
 
 
 def newest(scores: Sequence[Scored]) -> list[Scored]:

@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TypeVar
 
-from schemas.events import Label, Score
-from streams.stores.history import DAY_MS, EntityScore, Scored, label_written_at, score_written_at
+from schemas.events import Score
+from streams.stores.history import DAY_MS, EntityScore, KeptLabel, Scored, label_written_at, score_written_at
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -16,7 +16,7 @@ class MemoryHistory:
 
     def __init__(self) -> None:
         self._scores: dict[str, tuple[int, Scored]] = {}
-        self._labels: dict[str, tuple[int, Label]] = {}
+        self._labels: dict[str, tuple[int, KeptLabel]] = {}
         self._days: dict[tuple[str, str, int], dict[tuple[int, str], tuple[int, EntityScore]]] = defaultdict(dict)
 
     async def write_scores(self, scores: Sequence[Scored]) -> None:
@@ -29,16 +29,16 @@ class MemoryHistory:
                 day = self._days[entity, id_, score.event_time // DAY_MS]
                 _put(day, (-score.event_time, score.event_id), time, row)
 
-    async def write_labels(self, labels: Sequence[Label]) -> None:
+    async def write_labels(self, labels: Sequence[KeptLabel]) -> None:
         """Keep labels by event."""
-        for label in labels:
-            _put(self._labels, label.event_id, label_written_at(label), label)
+        for kept in labels:
+            _put(self._labels, kept.label.event_id, label_written_at(kept.label), kept)
 
     async def scores(self, event_ids: Sequence[str]) -> dict[str, Score]:
         """Return the scores that are there, by event id."""
         return {id_: self._scores[id_][1].score for id_ in event_ids if id_ in self._scores}
 
-    async def labels(self, event_ids: Sequence[str]) -> dict[str, Label]:
+    async def labels(self, event_ids: Sequence[str]) -> dict[str, KeptLabel]:
         """Return the labels that are there, by event id."""
         return {id_: self._labels[id_][1] for id_ in event_ids if id_ in self._labels}
 

@@ -14,7 +14,7 @@ from infra.local import LocalServers
 from schemas.codec import encode
 from schemas.events import Label, Score
 from streams.stores.cassandra import CassandraHistory
-from streams.stores.history import DAY_MS, EntityScore, HistoryStore, Scored, StoreUnreachable
+from streams.stores.history import DAY_MS, EntityScore, HistoryStore, KeptLabel, Scored, StoreUnreachable
 from streams.stores.memory_history import MemoryHistory
 
 DAY = 20_000
@@ -157,16 +157,25 @@ def test_a_day_of_an_entity_is_in_order_and_its_own(run: Run) -> None:
     run(scenario)
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (2, 3, 0, 1)])
 def test_the_label_known_last_stays(run: Run, order: tuple[int, ...]) -> None:
-    """Whatever order labels come in, the one that became known last stays; at the same time the positive one."""
-    labels = [Label("e", 5, 1), Label("e", 9, 0), Label("e", 9, 1)]
+    """Whatever order labels come in, the one that became known last stays, with its place; at the same time the
+    positive one; what was said over what was assumed, whenever that was."""
+    said = 1_760_000_000_000
+    labels = [
+        KeptLabel(Label("e", said + 5, 1), 0, 1 << 40),
+        KeptLabel(Label("e", said + 99, 0, assumed=True), 3, 6, learnt=False),
+        KeptLabel(Label("e", said + 9, 0), 1, 7),
+        KeptLabel(Label("e", said + 9, 1), 32_767, 8, learnt=False),
+    ]
 
     async def scenario(store: HistoryStore) -> None:
         for i in order:
-            await store.write_labels([labels[i], Label(f"other-{i}", 1, 0)])
-        assert await store.labels(["e", "unknown"]) == {"e": labels[2]}
-        assert len(await store.labels([f"other-{i}" for i in range(3)])) == 3
+            await store.write_labels([labels[i], labels[i]._replace(label=Label(f"other-{i}", 1, 0, assumed=i == 1))])
+        assert await store.labels(["e", "unknown"]) == {"e": labels[3]}
+        others = await store.labels([f"other-{i}" for i in range(4)])
+        assert others["other-1"] == KeptLabel(Label("other-1", 1, 0, assumed=True), 3, 6, learnt=False)
+        assert len(others) == 4
 
     run(scenario)
 
@@ -199,6 +208,30 @@ def test_use_cases_do_not_meet(cassandra: str) -> None:
         finally:
             await fraud.close()
             await ctr.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+@pytest.mark.integration
+def test_labels_from_before_they_had_places_are_read(cassandra: str) -> None:
+    """A table of the first version gets its new columns; what it holds was said by somebody, and was learnt."""
+    host, _, port = cassandra.rpartition(":")
+    cluster = Cluster([host], port=int(port))
+    session = cluster.connect()
+    session.execute(schema("older")[0])
+    columns = "usecase text, event_id text, label_time timestamp, label tinyint, PRIMARY KEY ((usecase, event_id))"
+    session.execute(f"CREATE TABLE older.labels ({columns})", timeout=60)
+    session.execute("INSERT INTO older.labels (usecase, event_id, label_time, label) VALUES ('fraud', 'e', 5, 1)")
+    cluster.shutdown()
+
+    async def scenario() -> None:
+        for _ in range(2):  # at any time
+            store = CassandraHistory(cassandra, "older", "fraud")
+            await store.start()
+            try:
+                assert await store.labels(["e"]) == {"e": KeptLabel(Label("e", 5, 1), None, None)}
+            finally:
+                await store.close()
 
     asyncio.run(asyncio.wait_for(scenario(), 60))
 

@@ -96,7 +96,8 @@ def test_every_event_and_label_is_sent_once(tmp_path: Path) -> None:
     labels = [(value, key) for topic, value, key, _ in sent if topic == "fraud.labels" and key]
     assert events == [("e0", b"c0"), ("e1", b"c1"), ("e2", b"c2")]
     assert labels == [
-        ({"event_id": f"e{i}", "label_time": 10 * i + 10, "label": i % 2}, f"e{i}".encode()) for i in range(3)
+        ({"event_id": f"e{i}", "label_time": 10 * i + 10, "label": i % 2, "assumed": False}, f"e{i}".encode())
+        for i in range(3)
     ]
 
 
@@ -158,7 +159,7 @@ async def lived(events: Events, delay: int, partitions: int) -> dict[str, list[f
                 read_up_to[partition] = batch.next_offset
             ready = [one.arrival for one in room.release(room.waiting, scores, -inf)]
             moved |= bool(ready)
-            (messages,) = joiner.join(ready, scores, partition).hops
+            (messages,) = joiner.join(ready, scores, {}, partition).hops
             if messages:
                 rows = zip(messages.partitions.tolist(), messages.values.to_list(), strict=True)
                 for target, value in rows:

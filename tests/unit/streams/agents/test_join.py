@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from random import Random
 from typing import Any
 
@@ -18,6 +18,7 @@ from schemas.codec import encode
 from schemas.events import WATERMARK_HEADER, Example, Label, Score, Watermark
 from streams.agents.deadletters import DeadLetters
 from streams.agents.join import LABELS_AT_ONCE, JoinAgent
+from streams.agents.settling import Outcome, settle
 from streams.agents.waiting import Patience, Step
 from streams.features.seen import FARTHEST, Seen
 from streams.metrics import Metrics
@@ -25,12 +26,13 @@ from streams.runtime.batches import Batch
 from streams.runtime.hop import LABEL, WATERMARK, HopFormat
 from streams.runtime.records import Header, Records, Spans, build, parse, partition_of
 from streams.settings import Settings
-from streams.stores.history import Scored
+from streams.stores.history import KeptLabel, Scored
 from streams.stores.memory_history import MemoryHistory
 from streams.usecases import FRAUD
 
 SETTINGS = Settings(partitions=2, label_wait_seconds=0.05)
 TOPICS = FRAUD.topics(2)
+BEGIN = 1_700_000_000_000
 
 
 class Outbox:
@@ -112,8 +114,14 @@ class Written:
 class World:
     """A join agent around a store in memory; `yielded` are the offsets it says are done, None where it waits."""
 
-    def __init__(self, written: bool = True, published: MemoryHistory | None = None) -> None:
-        self.store, self.outbox, self.written = MemoryHistory(), Outbox(), Written(written)
+    def __init__(
+        self,
+        written: bool = True,
+        published: MemoryHistory | None = None,
+        store: MemoryHistory | None = None,
+        outbox: Outbox | None = None,
+    ) -> None:
+        self.store, self.outbox, self.written = store or MemoryHistory(), outbox or Outbox(), Written(written)
         self.metrics = Metrics("test")
         letters = DeadLetters(self.outbox, TOPICS.dlq.name, self.metrics)  # type: ignore[arg-type]
         self.agent = JoinAgent(
@@ -128,11 +136,14 @@ class World:
         )
         self.yielded: list[int] = []
 
-    async def work(self, *event_ids: str, first: int = 100, until_it_waits: bool = False) -> None:
-        """Join a batch of labels of some events at offsets from `first` on; "|" is a watermark."""
-        n = len(event_ids)
-        values = [encode(Watermark(8) if id_ == "|" else Label(id_, 9, 1)) for id_ in event_ids]
-        headers = [[(WATERMARK_HEADER, b"1")] if id_ == "|" else [] for id_ in event_ids]
+    async def work(self, *labels: str | Label, first: int = 100, until_it_waits: bool = False) -> None:
+        """Join a batch of labels, or positive ones of some events, at offsets from `first` on; "|" is a watermark."""
+        n = len(labels)
+        contents = [Label(one, 9, 1) if isinstance(one, str) else one for one in labels]
+        values = [
+            encode(Watermark(8) if one == "|" else content) for one, content in zip(labels, contents, strict=True)
+        ]
+        headers = [[(WATERMARK_HEADER, b"1")] if one == "|" else [] for one in labels]
         records = Records.of([None] * n, values, range(first, first + n), [1] * n, headers)
         async with aclosing(self.agent.work(Batch(TOPICS.labels.name, 0, records, first + n, 1))) as steps:
             async for offset in steps:
@@ -177,7 +188,8 @@ def test_one_label_without_an_event_holds_up_no_other() -> None:
         assert [one.label_offset for one in world.outbox.learnt] == [100, 102, 101]
         assert world.yielded == [101, 103]
         assert world.waiting == 0
-        assert await world.store.labels(["a", "b", "c"]) == {i: Label(i, 9, 1) for i in "abc"}
+        places = {"a": 100, "b": 101, "c": 102}
+        assert await world.store.labels([*places]) == {i: KeptLabel(Label(i, 9, 1), 0, at) for i, at in places.items()}
 
     run(scenario())
 
@@ -267,7 +279,8 @@ def test_a_watermark_overtakes_no_label() -> None:
         await world.work("a", "|", "b", until_it_waits=True)
         assert world.outbox.hops == [(LABEL, 102)]
         await world.score("a")
-        await world.work("b", first=103)
+        await world.score("c")
+        await world.work("c", first=103)
         assert world.outbox.hops[1:] == [(LABEL, 103), (LABEL, 100), (WATERMARK, 101)]
         assert world.yielded == [100, 104]
 
@@ -392,5 +405,151 @@ def test_a_large_batch_leaves_in_runs() -> None:
         await world.work(*ids)
         assert world.outbox.examples == ids
         assert world.yielded == [100 + LABELS_AT_ONCE, 100 + 2 * LABELS_AT_ONCE, 100 + len(ids)]
+
+    run(scenario())
+
+
+def test_no_label_overtakes_another_of_its_event() -> None:
+    """A label that comes while an earlier one of its event waits is settled after it, found or not."""
+
+    async def scenario() -> None:
+        world = World(written=False)
+        await world.work(Label("a", 9, 0), until_it_waits=True)
+        world.agent._rooms[0].look_at += 0.3  # the earlier one is not looked for again at once
+        await world.score("a")
+        await world.work(Label("a", 10, 1), first=101)
+        assert [(one.label, one.corrects) for one in world.outbox.learnt] == [(0, None), (1, 0)]
+        assert world.yielded == [100, 102]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_of_several_labels_the_last_known_stays(together: bool) -> None:
+    """In one batch or in several: what changes nothing is counted and told to nobody, what does corrects what was
+    told before."""
+    labels = [
+        Label("a", 50, 0, assumed=True),
+        Label("a", 40, 1),
+        Label("a", 40, 1),
+        Label("a", 30, 0),
+        Label("b", 1, 1),
+    ]
+
+    async def scenario() -> None:
+        world = World()
+        for event_id in "ab":
+            await world.score(event_id)
+        for first, batch in [(0, labels)] if together else [(at, [one]) for at, one in enumerate(labels)]:
+            await world.work(*batch, first=first)
+        told = [(one.event_id, one.label, one.corrects, one.label_offset) for one in world.outbox.learnt]
+        assert told == [("a", 0, None, 0), ("a", 1, 0, 1), ("b", 1, None, 4)]
+        assert [offset for _, offset in world.outbox.hops] == [0, 1, 4]
+        counts = {
+            outcome: world.metrics.registry.get_sample_value("headrace_labels_total", {"outcome": outcome})
+            for outcome in Outcome
+        }
+        assert counts == {"first": 2, "correction": 1, "repeat": 1, "stale": 1, "overruled": None, "settled": None}
+        assert await world.store.labels(["a"]) == {"a": KeptLabel(labels[1], 0, 1)}
+
+    run(scenario())
+
+
+class Killed(Exception):
+    """The process is dead."""
+
+
+class Mortal:
+    """A process that dies before or after one of its effects, `left` effects from now."""
+
+    def __init__(self, left: int, after: bool) -> None:
+        self.left, self.after = left, after
+
+    def __enter__(self) -> None:
+        self.left -= 1
+        if self.left == -1 and not self.after:
+            raise Killed
+
+    def __exit__(self, *_: object) -> None:
+        if self.left == -1:
+            raise Killed
+
+
+class MortalOutbox(Outbox):
+    """A Sender on the same Kafka as another's."""
+
+    def __init__(self, outbox: Outbox, mortal: Mortal) -> None:
+        super().__init__()
+        self.batches, self._mortal = outbox.batches, mortal
+
+    def send_records(self, *args: Any) -> None:
+        with self._mortal:
+            super().send_records(*args)
+
+
+class MortalStore(MemoryHistory):
+    """The same rows as another's."""
+
+    def __init__(self, store: MemoryHistory, mortal: Mortal) -> None:
+        self.__dict__ = {**store.__dict__, "_mortal": mortal}
+
+    async def write_labels(self, labels: Sequence[KeptLabel]) -> None:
+        for row in labels:  # a batch is no transaction
+            with self._mortal:
+                await super().write_labels([row])
+
+
+labels_of_few = st.lists(
+    st.builds(
+        lambda event, time, label, assumed: Label(event, BEGIN + time, 0 if assumed else label, assumed),
+        st.sampled_from("abc"),
+        st.integers(0, 3),
+        st.sampled_from([0, 1]),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+def settled(labels: Sequence[Label]) -> tuple[list[tuple[str, int, int | None, int]], dict[str, KeptLabel]]:
+    """The twin: what the learner is told of labels that are settled one by one, and the rows that are left."""
+    rows, told = dict[str, KeptLabel](), []
+    for offset, label in enumerate(labels):
+        one = settle(label, 0, offset, rows.get(label.event_id))
+        if one.weight:
+            told.append((label.event_id, label.label, one.corrects, offset))
+        if one.row:
+            rows[label.event_id] = one.row
+    return told, rows
+
+
+@given(labels_of_few, st.lists(st.tuples(st.integers(1, 4), st.integers(0, 6), st.booleans()), max_size=6))
+@settings(deadline=None, max_examples=150)
+def test_killed_at_any_effect_each_label_changes_what_it_must(
+    labels: list[Label], lives: list[tuple[int, int, bool]]
+) -> None:
+    """Before or after any send, any row and any commit: learner and stages are told the same, once by place, and the
+    rows are the same, as if nothing had happened."""
+
+    async def scenario() -> None:
+        store, outbox, committed = MemoryHistory(), Outbox(), 0
+        for event_id in "abc":
+            await World(store=store).score(event_id)
+        for size, left, after in [*lives, (len(labels), 1 << 30, False)]:  # the last one lives
+            mortal = Mortal(left, after)
+            world = World(store=MortalStore(store, mortal), outbox=MortalOutbox(outbox, mortal))
+            with suppress(Killed):
+                while committed < len(labels):
+                    batch = labels[committed : committed + size]
+                    await world.work(*batch, first=committed)
+                    with mortal:
+                        committed = world.yielded[-1]
+        seen, stages = Seen(1), Seen(1)
+        told = [one for one in outbox.learnt if seen.add(0, one.label_offset or 0)]
+        expected, rows = settled(labels)
+        assert [(one.event_id, one.label, one.corrects, one.label_offset) for one in told] == expected
+        assert [at for _, at in outbox.hops if stages.add(0, at)] == [offset for *_, offset in expected]
+        assert await store.labels("abc") == rows
 
     run(scenario())

@@ -10,6 +10,7 @@ from streams.agents.joiner import Arrival, Joiner, Messages, example, read_label
 from streams.features.spec import FeatureSet, Over, View
 from streams.runtime.hop import END_OF_WATERMARKS, FROM_LABELS, LABEL, WATERMARK, HopFormat, HopRows
 from streams.runtime.records import Records, Spans, partition_of
+from streams.stores.history import KeptLabel
 from streams.usecases import FRAUD
 
 PARTITIONS = 3
@@ -49,8 +50,8 @@ def decoded(messages: Messages | None, stage: int = 1, features: FeatureSet = FR
 def test_a_label_becomes_an_example_of_the_event_as_scored() -> None:
     """The example has the score's features, score, model and feature set as they are, and the label's time."""
     found = score("a")
-    outputs = Joiner(FRAUD, PARTITIONS).join(read_labels(records(label("a")), NOW), {"a": found}, 2)
-    assert outputs.labels == [Label("a", 9, 1)]
+    outputs = Joiner(FRAUD, PARTITIONS).join(read_labels(records(label("a")), NOW), {"a": found}, {}, 2)
+    assert outputs.kept == {"a": KeptLabel(Label("a", 9, 1), 2, 40)}
     (one,) = outputs.examples
     assert one == example(Label("a", 9, 1), found, 2, 40)
     assert (one.label_partition, one.label_offset) == (2, 40)
@@ -62,7 +63,7 @@ def test_label_updates_go_to_the_terminal_in_the_order_of_the_labels() -> None:
     """Each joined label becomes a row for its terminal: its source, time and label, keyed and placed by terminal."""
     batch = records(label("a", 1, 9), label("b", 0, 8), label("c", 1, 8))
     scores = {event_id: score(event_id, terminal=f"t-{event_id}") for event_id in "abc"}
-    (messages,) = Joiner(FRAUD, PARTITIONS).join(read_labels(batch, NOW), scores, 2).hops
+    (messages,) = Joiner(FRAUD, PARTITIONS).join(read_labels(batch, NOW), scores, {}, 2).hops
     assert messages is not None
     keys = [b"t-a", b"t-b", b"t-c"]
     assert messages.keys.to_list() == keys
@@ -82,7 +83,7 @@ def test_watermarks_go_to_every_partition_in_their_place() -> None:
     """A watermark reaches each partition of the hop topic after the labels before it and before those after it."""
     batch = records(label("a"), encode(Watermark(50)), label("b"), encode(Watermark(None)), watermarks=(1, 3))
     scores = {event_id: score(event_id) for event_id in "ab"}
-    (messages,) = Joiner(FRAUD, PARTITIONS).join(read_labels(batch, NOW), scores, 0).hops
+    (messages,) = Joiner(FRAUD, PARTITIONS).join(read_labels(batch, NOW), scores, {}, 0).hops
     assert messages is not None
     rows = decoded(messages)
     assert rows.kinds.tolist() == [LABEL, *[WATERMARK] * 3, LABEL, *[WATERMARK] * 3]
@@ -95,7 +96,7 @@ def test_watermarks_go_to_every_partition_in_their_place() -> None:
 def test_poison_and_unknown_events_are_set_aside_and_stop_nothing() -> None:
     """What cannot be read or found is named with its row and reason; everything else passes."""
     batch = records(b"{", label("a"), None, label("?"), b"{}", label("late", time=NOW + 1), b"no", watermarks=(6,))
-    outputs = Joiner(FRAUD, PARTITIONS).join(read_labels(batch, NOW), {"a": score("a"), "late": score("late")}, 0)
+    outputs = Joiner(FRAUD, PARTITIONS).join(read_labels(batch, NOW), {"a": score("a"), "late": score("late")}, {}, 0)
     reasons = {row: poison.reason for row, poison in outputs.dead}
     assert reasons == {0: "undecodable", 2: "null", 3: "unknown_event", 4: "invalid", 5: "future", 6: "invalid"}
     assert [one.event_id for one in outputs.examples] == ["a"]
@@ -106,7 +107,7 @@ def test_an_event_without_the_entity_makes_an_example_only() -> None:
     """An event scored before a stage was declared has no key for it: it is learnt from, the stage is not told."""
     bare = score("a")
     bare.entities.pop("terminal")
-    outputs = Joiner(FRAUD, PARTITIONS).join(read_labels(records(label("a")), NOW), {"a": bare}, 0)
+    outputs = Joiner(FRAUD, PARTITIONS).join(read_labels(records(label("a")), NOW), {"a": bare}, {}, 0)
     assert len(outputs.examples) == 1
     assert outputs.hops == [None]
 
@@ -118,7 +119,7 @@ def test_a_stage_that_looks_at_no_labels_gets_watermarks_only() -> None:
     features = replace(FRAUD.features, stages=(FRAUD.features.stages[0], replace(terminal, views=views)))
     batch = records(label("a"), encode(Watermark(50)), watermarks=(1,))
     joiner = Joiner(replace(FRAUD, features=features), PARTITIONS)
-    (messages,) = joiner.join(read_labels(batch, NOW), {"a": score("a")}, 0).hops
+    (messages,) = joiner.join(read_labels(batch, NOW), {"a": score("a")}, {}, 0).hops
     assert messages is not None
     assert messages.partitions.tolist() == [0, 1, 2]
     assert np.all(decoded(messages, features=features).kinds == WATERMARK)
@@ -126,7 +127,7 @@ def test_a_stage_that_looks_at_no_labels_gets_watermarks_only() -> None:
 
 def test_nothing_leads_to_nothing() -> None:
     """An empty run has no outputs."""
-    outputs = Joiner(FRAUD, PARTITIONS).join([], {}, 0)
+    outputs = Joiner(FRAUD, PARTITIONS).join([], {}, {}, 0)
     assert (outputs.examples, outputs.dead, outputs.hops) == ([], [], [None])
 
 
