@@ -30,7 +30,7 @@ from streams.agents.joiner import example
 from streams.runtime.hop import EVENT, LABEL, WATERMARK, HopFormat, HopRows
 from streams.runtime.records import Records
 from streams.stores.cassandra import CassandraHistory
-from streams.stores.history import DAY_MS
+from streams.stores.history import DAY_MS, KeptLabel
 from streams.usecases import FRAUD
 from tests.local import created, records, within
 
@@ -223,14 +223,15 @@ def test_scores_are_kept_and_labels_joined(world: World) -> None:
 
     scores = {f"e{i}": score(i) for i in range(n)}
     assert world.ask(lambda store: store.scores(list(scores))) == scores
-    assert world.ask(lambda store: store.labels(list(scores))) == {f"e{i}": label(i) for i in range(n)}
+    places = {f"e{i}": (0, i) if i < 50 else (1, i - 50) for i in range(n)}
+    kept = {f"e{i}": KeptLabel(label(i), *places[f"e{i}"]) for i in range(n)}
+    assert world.ask(lambda store: store.labels(list(scores))) == kept
     of_terminal = [one for one in scores.values() if one.entities["terminal"] == "t3"]
     days = {one.event_time // DAY_MS for one in of_terminal}
     lines = [line for day in days for line in world.ask(lambda store, day=day: store.entity_day("terminal", "t3", day))]  # type: ignore[misc]
     assert Counter(line.event_id for line in lines) == Counter(one.event_id for one in of_terminal)
 
     learnt = {one.event_id: one for one in examples(world)}
-    places = {f"e{i}": (0, i) if i < 50 else (1, i - 50) for i in range(n)}
     assert learnt == {f"e{i}": example(label(i), score(i), *places[f"e{i}"]) for i in range(n)}
 
     for rows in hop_rows(world).values():
