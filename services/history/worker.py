@@ -1,7 +1,7 @@
-"""The bootstrap of the history process: two agents in one consumer group, around one store.
+"""The bootstrap of the history process: history, join and registry in one consumer group, around one Cassandra.
 
-They share nothing but the store: partitions are fetched and committed one by one, so labels that wait for an
-event never hold up the scores that would bring it.
+They share nothing but that: partitions are fetched and committed one by one, so labels that wait for an event never
+hold up the scores that would bring it, and a large model neither.
 """
 
 import asyncio
@@ -13,19 +13,22 @@ from functools import partial
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
+from schemas.topics import Topic
 from streams.agents.deadletters import DeadLetters
 from streams.agents.history import HistoryAgent
 from streams.agents.join import JoinAgent
+from streams.agents.registry import RegistryAgent
 from streams.agents.waiting import Step
 from streams.metrics import Metrics
 from streams.runtime.batches import BatchApp, Ownership, create_app
 from streams.runtime.health import Health, Standing
-from streams.runtime.lanes import Lanes
+from streams.runtime.lanes import Lanes, Work
 from streams.runtime.monitor import Monitor
 from streams.runtime.offsets import GroupOffsets
 from streams.runtime.sender import Sender
 from streams.settings import Settings
 from streams.stores.cassandra import CassandraHistory
+from streams.stores.registry_cassandra import CassandraRegistry
 from streams.usecases import UseCase
 
 log = logging.getLogger(__name__)
@@ -34,7 +37,7 @@ SHOW_SECONDS = 1.0
 
 
 class HistoryWorker:
-    """History and join of a use case in one process; start as many as there are partitions."""
+    """History, join and registry of a use case in one process; start as many as there are partitions."""
 
     def __init__(self, usecase: UseCase, settings: Settings, metrics: Metrics) -> None:
         group = usecase.group("history")
@@ -42,6 +45,9 @@ class HistoryWorker:
         self._metrics = metrics
         self.health = Health(("kafka", "cassandra"), metrics, settings.stall_seconds)
         self._store = CassandraHistory(
+            settings.cassandra, settings.keyspace, usecase.full_name, self._retried("cassandra")
+        )
+        self._models = CassandraRegistry(
             settings.cassandra, settings.keyspace, usecase.full_name, self._retried("cassandra")
         )
         self._sender = sender = Sender(settings.kafka, group)
@@ -65,14 +71,19 @@ class HistoryWorker:
         self._join = join = JoinAgent(
             usecase, settings, self._store, sender, way, dead_letters, metrics, self._published
         )
-        self._lanes = {
-            topics.scores.name: Lanes(self.app, history.work),
-            topics.labels.name: Lanes(self.app, join.work),
+        registry = RegistryAgent(self._models, metrics)
+        agents: dict[str, tuple[Topic, Work]] = {
+            "history": (topics.scores, history.work),
+            "join": (topics.labels, join.work),
+            "models": (topics.models, registry.keep_models),
+            "aliases": (topics.aliases, registry.keep_changes),
         }
-        for topic, name in (topics.scores, "history"), (topics.labels, "join"):
+        self._lanes = {topic.name: Lanes(self.app, work) for topic, work in agents.values()}
+        for name, (topic, _) in agents.items():
             self.app.on_batch(topic.name, name=name)(self._lanes[topic.name].put)
-        sources, pings = [topics.scores, topics.labels], {"cassandra": self._store.ping}
-        self._monitor = Monitor(self.health, settings.kafka, sources, self._standings, pings)
+        self._sources = [topic for topic, _ in agents.values()]
+        pings = {"cassandra": self._store.ping}
+        self._monitor = Monitor(self.health, settings.kafka, self._sources, self._standings, pings)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -83,6 +94,7 @@ class HistoryWorker:
                 stack.push_async_callback(self._published.close)
             for resource, stop in (
                 (self._store, self._store.close),
+                (self._models, self._models.close),
                 (self._sender, self._sender.stop),
                 (self._offsets, self._offsets.stop),
                 (self._stages, self._stages.stop),
@@ -129,7 +141,7 @@ class HistoryWorker:
             with suppress(KafkaError):  # the next round asks again
                 ends = {
                     tp: end
-                    for topic in (self._topics.scores, self._topics.labels)
+                    for topic in self._sources
                     for tp, end in (await self._offsets.ends(topic.name, topic.partitions)).items()
                 }
                 self._metrics.lag.clear()  # of partitions that others have now

@@ -1,0 +1,70 @@
+"""The registry: every announcement with its models, and every change of an alias, is kept in the store.
+
+The order of effects: 1. a batch's records are written; 2. the offset is committed. A crash between the two writes the
+same rows again, which changes nothing. Nothing is verified here, so that nobody beside learner and scorers needs the
+key: who takes a model from the registry verifies it.
+"""
+
+import logging
+from collections.abc import AsyncGenerator, Callable
+from typing import TypeVar
+
+import msgspec
+
+from schemas.events import AliasChange, ModelAnnouncement
+from streams.metrics import Metrics
+from streams.runtime.batches import Batch
+from streams.stores.registry import ModelRegistry
+
+STAGE = "registry"
+HOUR_MS = 3_600_000
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_decode_announcement = msgspec.json.Decoder(ModelAnnouncement).decode
+_decode_change = msgspec.json.Decoder(AliasChange).decode
+
+
+class RegistryAgent:
+    """Writes each batch of the model topic and of the alias topic; both are idempotent."""
+
+    def __init__(self, registry: ModelRegistry, metrics: Metrics) -> None:
+        self._registry, self._metrics = registry, metrics
+        self._hour: int | None = None
+
+    async def keep_models(self, batch: Batch) -> AsyncGenerator[int, None]:
+        """Keep a batch of announcements; yields its next offset once all of it is kept."""
+        for offset, value in _values(batch):
+            announcement = self._read(_decode_announcement, batch, offset, value)
+            if announcement is not None:
+                # The first of an hour, or of a process, lasts: enough to go back to, and few.
+                hour = announcement.created_at // HOUR_MS
+                await self._registry.write(value, announcement.models, lasting=hour != self._hour)
+                self._hour = hour
+        self._metrics.events.labels(STAGE).inc(len(batch.records))
+        yield batch.next_offset
+
+    async def keep_changes(self, batch: Batch) -> AsyncGenerator[int, None]:
+        """Keep a batch of alias changes; yields its next offset once all of it is kept."""
+        for offset, value in _values(batch):
+            change = self._read(_decode_change, batch, offset, value)
+            if change is not None:
+                await self._registry.write_change(change)
+        self._metrics.events.labels(STAGE).inc(len(batch.records))
+        yield batch.next_offset
+
+    def _read(self, decode: Callable[[bytes], T], batch: Batch, offset: int, value: bytes) -> T | None:
+        try:
+            return decode(value)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            log.error("%s/%d at offset %d: not kept: %s", batch.topic, batch.partition, offset, error)
+            self._metrics.models_refused.inc()
+            return None
+
+
+def _values(batch: Batch) -> list[tuple[int, bytes]]:
+    """Return offset and value of the records that are not null, as a deleted one is."""
+    rows = zip(batch.records.offsets.tolist(), batch.records.values(), strict=True)
+    return [(offset, value) for offset, value in rows if value is not None]
