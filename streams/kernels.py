@@ -22,7 +22,8 @@ I64 = types.Array(types.int64, 1, "C", readonly=True)
 F64 = types.Array(types.float64, 1, "C", readonly=True)
 F64_2D = types.Array(types.float64, 2, "C", readonly=True)
 OUT_BYTES, OUT_I32, OUT_I64, OUT_F64 = types.uint8[::1], types.int32[::1], types.int64[::1], types.float64[::1]
-OUT_BYTES_2D, OUT_F64_2D, OUT_FLAGS = types.uint8[:, ::1], types.float64[:, ::1], types.boolean[::1]
+OUT_BYTES_2D, OUT_I64_2D, OUT_F64_2D = types.uint8[:, ::1], types.int64[:, ::1], types.float64[:, ::1]
+OUT_FLAGS = types.boolean[::1]
 
 
 def many(type_: Any, count: int) -> Any:

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from services.backtest.run import Scored
-from streams.decisions.thresholds import decide
 from streams.stores import files
 
 
@@ -41,7 +40,7 @@ def table(events: files.Events, scored: Scored) -> pa.Table:
         **{stage.key: events.columns[stage.key] for stage in usecase.features.stages},
         "label": events.labels,
         "score": scored.scores,
-        "decision": decide(scored.scores, usecase.thresholds),
+        "decision": usecase.verdicts.decide(scored.features, scored.scores),
         "model_id": _model_ids(scored, len(events)),
     }
     named = dict(zip(usecase.features.names, scored.features.T, strict=True))

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.events import Score
-from streams.decisions.thresholds import decide
 from streams.features.vector import assemble
 from streams.models.compiled import Scorer
 from streams.runtime.hop import HopRows
@@ -52,7 +51,7 @@ class ScoreWriter:
             map(self._entity_struct, *rows.texts[1:]),
             starmap(self._feature_struct, vectors.tolist()),
             scores.tolist(),
-            decide(scores, self._usecase.thresholds),
+            self._usecase.verdicts.decide(vectors, scores),
             [model.model_id] * n,
             [self._fingerprint] * n,
             rows.received.tolist(),

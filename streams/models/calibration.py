@@ -83,16 +83,18 @@ class Calibrator:
         _learn(self._state, np.ascontiguousarray(raw), np.ascontiguousarray(labels), np.ascontiguousarray(weights))
 
     def apply(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the calibrated scores, float64[n] in [0, 1]; NaN stays NaN."""
+        """Return the calibrated scores, float64[n] in [0, 1]; NaN for what is no probability."""
         scores = np.empty(len(raw))
         _apply(self._state, np.ascontiguousarray(raw), scores)
         return scores
 
 
 @kernel(FLOAT(F64, FLOAT))
-def calibrated(state: NDArray[np.float64], raw: float) -> float:
-    """Return one raw score calibrated by a calibrator's state."""
-    if state[POSITIVES] < ENOUGH or state[NEGATIVES] < ENOUGH or np.isnan(raw):
+def _calibrated(state: NDArray[np.float64], raw: float) -> float:
+    """Return one raw score calibrated by a calibrator's state, NaN where it is no probability."""
+    if not 0.0 <= raw <= 1.0:
+        return np.nan
+    if state[POSITIVES] < ENOUGH or state[NEGATIVES] < ENOUGH:
         return raw
     p = min(max(raw, EDGE), 1.0 - EDGE)
     log_odds = state[A] * np.log(p) - state[B] * np.log1p(-p) + state[C]
@@ -103,7 +105,7 @@ def calibrated(state: NDArray[np.float64], raw: float) -> float:
 @kernel(VOID(F64, F64, OUT_F64))
 def _apply(state: NDArray[np.float64], raw: NDArray[np.float64], out: NDArray[np.float64]) -> None:
     for i in range(raw.size):
-        out[i] = calibrated(state, raw[i])
+        out[i] = _calibrated(state, raw[i])
 
 
 @kernel(VOID(OUT_F64, F64, I8, F64))

@@ -9,7 +9,7 @@ the customer's own habits.
 import numpy as np
 
 from schemas.events import Transaction
-from streams.decisions.thresholds import Thresholds
+from streams.decisions.policy import REVIEW, Costs, Policy, Rule
 from streams.features.spec import (
     DAY,
     EVENT_TIME,
@@ -136,6 +136,11 @@ FRAUD = UseCase(
         ),
     ),
     recipes=("logistic",),
-    thresholds=Thresholds(review=0.2, decline=0.6),
+    # In units of the amount: an analyst's quarter of an hour, and what is lost with a customer turned away for nothing.
+    policy=Policy(
+        Costs(amount="amount", loss_share=1.0, review=3.0, review_finds=0.9, friction=20.0),
+        rules=(Rule("customer_tx_count_10m", 10, REVIEW),),
+        prior=0.01,
+    ),
     horizon_ms=7 * DAY,
 )

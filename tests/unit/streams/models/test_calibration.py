@@ -156,8 +156,9 @@ def test_unfit_examples_leave_no_mark(unfit: tuple[float, float]) -> None:
 
 
 def test_what_is_no_score_stays_none() -> None:
-    """NaN comes out as NaN, for the caller to see."""
-    assert np.isnan(taught().apply(np.array([math.nan]))).all()
+    """What is no probability comes out as NaN, for the caller to see, also where nothing is changed yet."""
+    for calibrator in taught(), Calibrator():
+        assert np.isnan(calibrator.apply(np.array([math.nan, math.inf, -math.inf, 1.1, -0.1]))).all()
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,12 @@
 """What every use case that ships must be."""
 
+from dataclasses import replace
+
 import msgspec
+import numpy as np
 import pytest
 
+from streams.decisions.policy import DECISIONS, REVIEW, Rule
 from streams.features.table import EntityTable
 from streams.usecases import USECASES
 
@@ -44,9 +48,23 @@ def test_its_features_can_be_kept(usecase):
         assert EntityTable(stage, usecase.features).states() == {}
 
 
-def test_its_thresholds_are_in_order(usecase):
-    """An event is looked at before it is refused."""
-    assert 0 < usecase.thresholds.review < usecase.thresholds.decline <= 1
+def test_its_decisions_rise_with_the_score(usecase):
+    """Whatever is at stake, a higher score is never decided more mildly; rules are over features it has."""
+    scores = np.linspace(0.0, 1.0, 101)
+    amount = usecase.features.names.index(usecase.policy.costs.amount)
+    for stake in (1.0, 50.0, 1e4):
+        rows = np.zeros((len(scores), len(usecase.features.names)))
+        rows[:, amount] = stake
+        severity = [DECISIONS.index(decision) for decision in usecase.verdicts.decide(rows, scores)]
+        assert severity == sorted(severity)
+        assert severity[0] == 0
+
+
+def test_a_policy_over_no_feature_is_refused(usecase):
+    """A misspelt feature ends the start, and is named."""
+    policy = replace(usecase.policy, rules=(Rule("no_such_feature", 1, REVIEW),))
+    with pytest.raises(ValueError, match="no_such_feature"):
+        replace(usecase, policy=policy)
 
 
 def test_its_deployments_have_nothing_of_each_others(usecase):
