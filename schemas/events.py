@@ -84,7 +84,8 @@ class Example(msgspec.Struct, frozen=True, gc=False):
     failure, with the same place: whoever counts goes by that. None says that nobody can tell.
 
     `weight` makes up for negatives that were left out. `corrects` is the label that this event was learnt with
-    before, None where it was not. `shadow` has what the challengers said of it, by recipe.
+    before, None where it was not; `weight` is then what that was learnt with. `shadow` has what the challengers said
+    of it, by recipe.
     """
 
     event_id: Id

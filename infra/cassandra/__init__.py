@@ -19,7 +19,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?
 
 INSERT_LABEL = """
 INSERT INTO {keyspace}.labels
-  (usecase, event_id, label_time, label, assumed, topic_partition, topic_offset, learnt)
+  (usecase, event_id, label_time, label, assumed, topic_partition, topic_offset, weight)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?
 """
 
@@ -31,7 +31,7 @@ WHERE usecase = ? AND entity = ? AND id = ? AND day = ? LIMIT ?
 """
 
 SELECT_LABELS = """
-SELECT event_id, to_unix_timestamp(label_time), label, assumed, topic_partition, topic_offset, learnt
+SELECT event_id, to_unix_timestamp(label_time), label, assumed, topic_partition, topic_offset, weight
 FROM {keyspace}.labels WHERE usecase = ? AND event_id IN ?
 """
 

@@ -29,7 +29,7 @@ class Outcome(StrEnum):
 
 class Settled(NamedTuple):
     """What came of a label, the row to write (None: nothing changes), and the weight and `corrects` of its example;
-    without a weight there is none."""
+    without a weight there is none. The weight of a correction is that of what it corrects."""
 
     outcome: Outcome
     row: KeptLabel | None = None
@@ -48,14 +48,15 @@ def settle(label: Label, partition: int, offset: int, kept: KeptLabel | None, ne
     """
     outcome = _outcome(label, partition, offset, kept)
     if outcome is Outcome.REPEAT and kept and label_order(label) > label_order(kept.label):
-        return Settled(outcome, KeptLabel(label, partition, offset, kept.learnt))
+        return Settled(outcome, KeptLabel(label, partition, offset, kept.weight))
     if outcome not in (Outcome.FIRST, Outcome.CORRECTION):
         return Settled(outcome)
-    corrects = kept.label.label if kept and kept.learnt else None
+    if kept and kept.weight:
+        return Settled(outcome, KeptLabel(label, partition, offset), kept.weight, kept.label.label)
     weight = 1.0
-    if label.label == 0 and corrects is None:
+    if label.label == 0:
         weight = 1 / negatives_kept if sampled(label.event_id, negatives_kept) else 0.0
-    return Settled(outcome, KeptLabel(label, partition, offset, weight > 0), weight, corrects)
+    return Settled(outcome, KeptLabel(label, partition, offset, weight), weight)
 
 
 def _outcome(label: Label, partition: int, offset: int, kept: KeptLabel | None) -> Outcome:

@@ -95,8 +95,8 @@ class CassandraHistory:
         return [EntityScore(*row) for row in await self._session.execute(select)]
 
     def _label_row(self, kept: KeptLabel) -> BoundStatement:
-        label, partition, offset, learnt = kept
-        columns = (label.label_time, label.label, label.assumed, partition, offset, learnt)
+        label, partition, offset, weight = kept
+        columns = (label.label_time, label.label, label.assumed, partition, offset, weight)
         return self._insert_label.bind((self._usecase, label.event_id, *columns, label_written_at(label)))
 
     def _score_rows(self, scored: Scored) -> Iterator[BoundStatement]:
@@ -130,7 +130,7 @@ def _kept_label(
     assumed: bool | None,
     partition: int | None,
     offset: int | None,
-    learnt: bool | None,
+    weight: float | None,
 ) -> KeptLabel:
     # A row from before these columns: somebody said so, and it was learnt.
-    return KeptLabel(Label(event_id, time, label, bool(assumed)), partition, offset, learnt is not False)
+    return KeptLabel(Label(event_id, time, label, bool(assumed)), partition, offset, 1.0 if weight is None else weight)

@@ -26,13 +26,13 @@ class Scored(NamedTuple):
 class KeptLabel(NamedTuple):
     """What an event is held to be, and where in the label topic the label stands that says so: partition and offset.
 
-    `learnt` says whether an example told the learner so. Labels that were kept before places were have none.
+    `weight` is what it was learnt with, 0 if it was not. Labels that were kept before places were have none.
     """
 
     label: Label
     partition: int | None
     offset: int | None
-    learnt: bool = True
+    weight: float = 1.0
 
 
 class EntityScore(NamedTuple):

@@ -164,9 +164,9 @@ def test_the_label_known_last_stays(run: Run, order: tuple[int, ...]) -> None:
     said = 1_760_000_000_000
     labels = [
         KeptLabel(Label("e", said + 5, 1), 0, 1 << 40),
-        KeptLabel(Label("e", said + 99, 0, assumed=True), 3, 6, learnt=False),
+        KeptLabel(Label("e", said + 99, 0, assumed=True), 3, 6, 0.0),
         KeptLabel(Label("e", said + 9, 0), 1, 7),
-        KeptLabel(Label("e", said + 9, 1), 32_767, 8, learnt=False),
+        KeptLabel(Label("e", said + 9, 1), 32_767, 8, 1 / 0.3),
     ]
 
     async def scenario(store: HistoryStore) -> None:
@@ -174,7 +174,7 @@ def test_the_label_known_last_stays(run: Run, order: tuple[int, ...]) -> None:
             await store.write_labels([labels[i], labels[i]._replace(label=Label(f"other-{i}", 1, 0, assumed=i == 1))])
         assert await store.labels(["e", "unknown"]) == {"e": labels[3]}
         others = await store.labels([f"other-{i}" for i in range(4)])
-        assert others["other-1"] == KeptLabel(Label("other-1", 1, 0, assumed=True), 3, 6, learnt=False)
+        assert others["other-1"] == KeptLabel(Label("other-1", 1, 0, assumed=True), 3, 6, 0.0)
         assert len(others) == 4
 
     run(scenario)

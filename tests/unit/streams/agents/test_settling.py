@@ -132,16 +132,15 @@ def test_negatives_that_are_learnt_stand_for_all() -> None:
     assert all(sampled(one, 0.2) for one in ids if sampled(one, 0.1))
 
 
-def test_only_what_was_learnt_is_corrected() -> None:
-    """A positive after a negative that was left out corrects nothing; a negative after a positive always does, with
-    its own weight alone, and is corrected in turn."""
-    out = next(f"e{number}" for number in range(100) if not sampled(f"e{number}", 0.1))
-    left_out = settle(Label(out, BEGIN, 0), 0, 0, None, 0.1)
-    assert left_out.row is not None
-    assert (left_out.weight, left_out.row.learnt) == (0.0, False)
-    positive = settle(Label(out, BEGIN + 1, 1), 0, 1, left_out.row, 0.1)
-    assert (positive.weight, positive.corrects) == (1.0, None)
-    negative = settle(Label(out, BEGIN + 2, 0), 0, 2, positive.row, 0.1)
-    assert (negative.weight, negative.corrects) == (1.0, 1)
-    again = settle(Label(out, BEGIN + 3, 1), 0, 3, negative.row, 0.1)
-    assert (again.weight, again.corrects) == (1.0, 0)
+@pytest.mark.parametrize("left_out", [True, False])
+def test_what_was_learnt_is_taken_back_with_its_weight(left_out: bool) -> None:
+    """A correction has the weight of what it corrects, and its own label counts as 1; a positive after a negative that
+    was left out corrects nothing, a negative after a positive always does."""
+    event = next(f"e{number}" for number in range(100) if sampled(f"e{number}", 0.1) != left_out)
+    kept, told = None, list[tuple[float, int | None]]()
+    for offset in range(4):
+        settled = settle(Label(event, BEGIN + offset, 1 if offset % 2 else 0), 0, offset, kept, 0.1)
+        kept = settled.row
+        told.append((settled.weight, settled.corrects))
+    first = [(0.0, None), (1.0, None)] if left_out else [(10.0, None), (10.0, 0)]
+    assert told == [*first, (1.0, 1), (1.0, 0)]
