@@ -1,0 +1,1 @@
+"""How good a file of scores is: measures a period and in total, and pictures of them."""
