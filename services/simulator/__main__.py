@@ -37,7 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _simulate(options: argparse.Namespace, settings: Settings) -> None:
     topics = USECASES[options.usecase].deployed(settings.deployment, settings.publish).topics(settings.partitions)
-    simulation = SIMULATIONS[options.usecase](options.seed, options.customers, options.terminals, options.rate)
+    simulation = SIMULATIONS[options.usecase](
+        options.seed, options.customers, options.terminals, options.rate, drift=options.drift
+    )
     create_topics(settings.kafka, topics)
     metrics = Metrics("simulator")
     print(f"metrics: {metrics.serve(settings.metrics_host, settings.metrics_port)}", file=sys.stderr, flush=True)
@@ -81,6 +83,13 @@ def _parser() -> argparse.ArgumentParser:
         default=milliseconds("20s"),
         metavar="20s",
         help="how long after its payment a label comes (default: 20s)",
+    )
+    add(
+        "--drift",
+        type=argument(milliseconds),
+        default=inf,
+        metavar="60s",
+        help="how long after the start fraud takes another pattern: next to nothing instead of much (default: never)",
     )
     add("--customers", type=argument(_some), default=5_000, metavar="N", help="default: 5000")
     add("--terminals", type=argument(_some), default=1_000, metavar="N", help="default: 1000")

@@ -4,6 +4,7 @@ The kinds follow the simulator of *Reproducible Machine Learning for Credit Card
 amounts out of all proportion, compromised terminals, and stolen cards. Times are arguments, in epoch ms.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,9 @@ class Frauds:
     """How much fraud there is; the defaults make about one payment in forty fraudulent."""
 
     outsized: float = 0.004
-    """Share of payments that are many times the customer's usual."""
+    """Share of payments that are out of all proportion to the customer's usual."""
+    outsized_by: tuple[float, float] = (5.0, 15.0)
+    """How many times the usual they are, from and to."""
     compromised: float = 0.015
     """Share of terminals that are compromised at any time."""
     compromised_ms: int = 120_000
@@ -31,8 +34,14 @@ class Frauds:
     stolen: float = 0.001
     """Share of cards that are stolen at any time."""
     stolen_ms: int = 30_000
+    stolen_by: tuple[float, float] = (2.0, 6.0)
+    """How many times the usual the payments with a stolen card are, from and to."""
     burst: float = 12.0
     """How much busier a stolen card is."""
+
+
+SMALL = Frauds(outsized=0.01, outsized_by=(0.01, 0.08), compromised=0.0, stolen_by=(0.01, 0.15))
+"""As much fraud in another pattern: cards are tried out with next to nothing, and no terminal is compromised."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +81,21 @@ class Simulation:
     """An endless run of payments; the same seed and the same blocks give the same payments.
 
     `rate` is payments a second over all customers. A customer pays at one of the terminals nearest to them, an
-    amount around their own mean, and some customers pay far more often than others.
+    amount around their own mean, and some customers pay far more often than others. From `drift` ms after the
+    start on, the fraud is of the pattern `SMALL`.
     """
 
-    def __init__(self, seed: int, customers: int, terminals: int, rate: float, frauds: Frauds | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        customers: int,
+        terminals: int,
+        rate: float,
+        frauds: Frauds | None = None,
+        drift: float = math.inf,
+    ) -> None:
         self._random = random = np.random.default_rng(seed)
-        self._rate, self._frauds = rate, frauds or Frauds()
+        self._rate, self._frauds, self._drift = rate, frauds or Frauds(), drift
         self._means = random.lognormal(3.5, 0.6, customers)
         self._spreads = self._means * random.uniform(0.2, 0.5, customers)
         self._busyness = random.gamma(2.0, 1.0, customers)
@@ -92,9 +110,12 @@ class Simulation:
 
     def block(self, begin: int, end: int) -> Block:
         """Return the payments of the time [begin, end), which follows the block before."""
-        frauds, random = self._frauds, self._random
+        random = self._random
         self._origin = begin if self._origin is None else self._origin
         now, then = begin - self._origin, end - self._origin
+        if now >= self._drift:
+            self._frauds = SMALL
+        frauds = self._frauds
         _renew(random, self._compromised_until, frauds.compromised, frauds.compromised_ms, now, then)
         _renew(random, self._stolen_until, frauds.stolen, frauds.stolen_ms, now, then)
         count = int(random.poisson(self._rate * (end - begin) / 1000))
@@ -107,9 +128,9 @@ class Simulation:
         honest = 1 / frauds.burst
         stolen = (self._stolen_until[customers] > times) & (random.random(count) > honest)
         terminals = np.where(stolen, random.integers(0, self._terminals, count), terminals)
-        amounts = np.where(stolen, amounts * random.uniform(2, 6, count), amounts)
+        amounts = np.where(stolen, amounts * random.uniform(*frauds.stolen_by, count), amounts)
         outsized = random.random(count) < frauds.outsized
-        amounts = np.where(outsized, amounts * random.uniform(5, 15, count), amounts)
+        amounts = np.where(outsized, amounts * random.uniform(*frauds.outsized_by, count), amounts)
         # At a compromised terminal only the terminal gives the fraud away.
         compromised = self._compromised_until[terminals] > times
         compromised &= random.random(count) < frauds.at_compromised

@@ -70,6 +70,19 @@ def test_every_kind_of_fraud_shows_where_it_should() -> None:
     assert per_customer.max() > 3 * np.median(np.bincount(joined(stolen, "customers")))
 
 
+def test_a_drift_turns_the_pattern_round() -> None:
+    """Up to the drift nothing differs; from then on fraud is as frequent, and of small amounts instead of large."""
+    plain = joined(payments(2), "amounts")
+    simulation = Simulation(2, 1_000, 200, 2_000, drift=1000 * SECONDS // 2)
+    drifted = [simulation.block(1000 * second, 1000 * second + 1000) for second in range(SECONDS)]
+    before, after = drifted[: SECONDS // 2], drifted[SECONDS // 2 :]
+    amounts = joined(before, "amounts")
+    assert np.array_equal(amounts, plain[: len(amounts)])
+    assert roc_auc_score(joined(before, "labels"), amounts) > 0.6
+    assert 0.01 < joined(after, "labels").mean() < 0.06
+    assert roc_auc_score(joined(after[-5:], "labels"), joined(after[-5:], "amounts")) < 0.1
+
+
 def test_generating_is_faster_than_any_broker() -> None:
     """A second of 200,000 payments takes well under a second to generate."""
     simulation = Simulation(1, 5_000, 1_000, 200_000)
