@@ -103,6 +103,9 @@ class Metrics:
         self.model_created = gauge("model_created_timestamp_seconds", "When the model in use was made", "model_id")
         self.model_age_seconds = gauge("model_age_seconds", "Age of the model in use")
         self.models_refused = counter("models_refused", "Snapshots refused by a scorer")
+        self.scores_not_finite = counter("scores_not_finite", "Scores that were no probabilities", "alias")
+        for alias in ("champion", "challenger"):
+            self.scores_not_finite.labels(alias)
         self.examples = counter("examples_learnt", "Examples learnt from")
         self.examples_refused = counter("examples_refused", "Examples refused", "reason")
         self.progressive = gauge("progressive", "Quality on delayed labels, sliding window", "measure")

@@ -14,6 +14,7 @@ from schemas.topics import Topics
 from streams.agents.deadletters import DeadLetters
 from streams.agents.intake import EventReader
 from streams.agents.scoring import ScoreWriter, ServingModel
+from streams.decisions.lists import EntityLists
 from streams.features.table import EntityTable
 from streams.metrics import Metrics
 from streams.runtime import faults
@@ -57,8 +58,9 @@ class StageAgent:
         self._format = HopFormat(self._features, index) if index else None
         last = index + 1 == len(self._features.stages)
         self._next = None if last else (topics.hops[index], HopFormat(self._features, index + 1))
-        self._writer = ScoreWriter(usecase)
+        self._writer = ScoreWriter(usecase, metrics)
         self.model: ServingModel | None = None
+        self.lists = EntityLists(usecase.verdicts, usecase.entities)
 
     async def claim(self, partition: int) -> int:
         """Take a partition over and return the offset to read from."""
@@ -248,7 +250,7 @@ class StageAgent:
         if events.size < len(rows):
             rows, features, homes = rows.take(events), features[events], homes[events]
         now = self._clock() * 1000
-        keys, values = map(Spans.of, self._writer.write(rows, features, self.model, int(now)))
+        keys, values = map(Spans.of, self._writer.write(rows, features, self.model, self.lists, int(now)))
         times = np.full(len(rows), int(now), np.int64)
         topics = [topic for topic in (self._topics.scores, self._topics.published) if topic]
         for partition, picked in by_partition(homes.astype(np.int32), self._topics.scores.partitions):

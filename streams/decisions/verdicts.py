@@ -123,6 +123,8 @@ def _give(
             strengths[k, i], numbers[1 + k, i] = 0.0, NO_REASON
         for j in range(effects.shape[1]):
             effect = np.round(effects[i, j] * ROUNDED) / ROUNDED
+            if not np.isfinite(effect):
+                continue
             # Weaker reasons give way, one place each; of equal ones the earlier feature stays before the later.
             k = REASONS
             while k > 0 and abs(effect) > abs(strengths[k - 1, i]):
