@@ -141,7 +141,8 @@ class ModelAnnouncement(msgspec.Struct, frozen=True):
 class AliasChange(msgspec.Struct, frozen=True):
     """From now on `alias` is the newest snapshot of `recipe`, or `model` for good where one is pinned.
 
-    `by` is "learner" or "operator". The newest record of an alias counts.
+    `by` is "learner" or "operator". The newest record of an alias counts. `judged` is after how many labels the
+    learner decided it.
     """
 
     alias: Literal["champion", "challenger"]
@@ -150,6 +151,20 @@ class AliasChange(msgspec.Struct, frozen=True):
     reason: str
     created_at: Millis
     model: ModelSnapshot | None = None
+    judged: int = 0
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """An entity that is on a list: its events are declined or approved whatever their score.
+
+    Its record's key is `entity:id`; the newest record of a key counts, and null ends it.
+    """
+
+    entity: Text
+    id: Id
+    list: Literal["block", "allow"]
+    reason: str
+    created_at: Millis
 
 
 class Watermark(msgspec.Struct, frozen=True, gc=False):

@@ -106,9 +106,14 @@ class Metrics:
         self.scores_not_finite = counter("scores_not_finite", "Scores that were no probabilities", "alias")
         for alias in ("champion", "challenger"):
             self.scores_not_finite.labels(alias)
+        self.listed = gauge("listed_entities", "Entities on the block and allow lists")
+        self.listings_refused = counter("listings_refused", "Records of the lists refused by a scorer")
         self.examples = counter("examples_learnt", "Examples learnt from")
         self.examples_refused = counter("examples_refused", "Examples refused", "reason")
-        self.progressive = gauge("progressive", "Quality on delayed labels, sliding window", "measure")
+        self.progressive = gauge("progressive", "Quality on delayed labels, sliding window", "measure", "recipe")
+        self.champion = gauge("champion", "Whether a recipe is the champion (1) or a challenger (0)", "recipe")
+        self.guard_trips = counter("guard_trips", "Times that learning was stopped and taken back", "recipe")
+        self.learning_frozen = gauge("learning_frozen", "Examples that are still to be left out", "recipe")
         # Stores.
         self.store_retries = counter("store_retries", "Attempts repeated as a store was away", "store")
         self.store_up = gauge("store_up", "Whether a store that is needed answers (1) or not (0)", "store")

@@ -1,17 +1,18 @@
 """`python -m services.backtest fraud --input FILE --output SCORES.parquet`: the streams over a file, without Kafka."""
 
 import argparse
+import math
 import signal
 import sys
 import time
+from collections import defaultdict
 from pathlib import Path
 
 from tqdm import tqdm
 
 from services.backtest import output
-from services.backtest.run import backtest
+from services.backtest.run import Scored, backtest
 from streams.arguments import argument
-from streams.models.learner import Learner
 from streams.stores.files import FileError, mapping, milliseconds, read
 from streams.usecases import USECASES
 
@@ -23,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     begin = time.monotonic()
     try:
         with output.whole_file(options.output) as partial:
-            events, learner = _backtest(options, partial)
+            events, scored = _backtest(options, partial)
     except FileError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -33,26 +34,27 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped: nothing was written", file=sys.stderr)
         return 130
-    print(f"{options.output}: {events} events scored in {time.monotonic() - begin:.0f} s, {_learnt(learner)}")
+    print(f"{options.output}: {events} events scored in {time.monotonic() - begin:.0f} s, {_learnt(scored)}")
     return 0
 
 
-def _backtest(options: argparse.Namespace, partial: Path) -> tuple[int, Learner]:
+def _backtest(options: argparse.Namespace, partial: Path) -> tuple[int, Scored]:
     events = read(options.input, USECASES[options.usecase], options.columns)
     if events.labels is None:
         raise FileError(f"{options.input}: has no column label; name it by --columns label=COLUMN")
     with tqdm(total=len(events), unit=" events", desc=f"{options.usecase} backtest", mininterval=0.5) as bar:
         scored = backtest(events, options.label_delay, options.refresh, bar.update)
     output.write(partial, output.table(events, scored))
-    return len(events), scored.learner
+    return len(events), scored
 
 
-def _learnt(learner: Learner) -> str:
-    quality = learner.progressive
+def _learnt(scored: Scored) -> str:
+    learner = scored.learner
+    quality = defaultdict(lambda: math.nan, scored.progressive.measures(learner.recipe))
     refused = f" ({learner.examples_refused} refused: not finite or too large)" if learner.examples_refused else ""
     return (
-        f"{learner.examples_learnt} labels learnt{refused}; of the newest: AUC {quality.auc():.3f}, "
-        f"average precision {quality.average_precision():.3f}, log loss {quality.log_loss():.4f}"
+        f"{learner.examples_learnt} labels learnt{refused}; of the newest: AUC {quality['auc']:.3f}, "
+        f"average precision {quality['average_precision']:.3f}, log loss {quality['log_loss']:.4f}"
     )
 
 

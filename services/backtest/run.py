@@ -16,18 +16,20 @@ from numpy.typing import NDArray
 from streams.features.pipeline import Events, Labels, Pipeline
 from streams.models.compiled import scorer
 from streams.models.learner import Learner
+from streams.models.progressive import Progressive
 from streams.stores import files
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What n events were given: features float64[n, F], scores float64[n], and which model scored from which
-    event on."""
+    """What n events were given: features float64[n, F], scores float64[n], which model scored from which event on,
+    and how good the newest labelled scores were."""
 
     features: NDArray[np.float64]
     scores: NDArray[np.float64]
     models: list[tuple[int, str]]
     learner: Learner
+    progressive: Progressive
 
 
 def backtest(events: files.Events, label_delay: int, refresh: int, advance: Callable[[int], object]) -> Scored:
@@ -40,7 +42,7 @@ def backtest(events: files.Events, label_delay: int, refresh: int, advance: Call
     due, columns = times + label_delay, _Columns(events, labels)
     pipeline, learner = Pipeline(usecase.features), Learner(usecase.recipes[0], usecase.features.names)
     n = len(events)
-    scored = Scored(np.empty((n, len(usecase.features.names))), np.empty(n), [], learner)
+    scored = Scored(np.empty((n, len(usecase.features.names))), np.empty(n), [], learner, Progressive([learner.recipe]))
     seen = folded = learnt = 0
     while seen < n:
         start = int(times[seen]) // refresh * refresh
@@ -57,12 +59,8 @@ def backtest(events: files.Events, label_delay: int, refresh: int, advance: Call
 
 
 def _learn(scored: Scored, labels: NDArray[np.int8], rows: slice) -> None:
-    learner = scored.learner
-    for row, score, label in zip(
-        scored.features[rows].tolist(), scored.scores[rows].tolist(), labels[rows].tolist(), strict=True
-    ):
-        learner.progressive.add(score, label)
-        learner.learn(dict(zip(learner.names, row, strict=True)), label)
+    scored.progressive.add(scored.scores[rows, None], labels[rows])
+    scored.learner.learn_rows(scored.features[rows], labels[rows], np.ones(rows.stop - rows.start))
 
 
 def _labels_of(events: files.Events) -> NDArray[np.int8]:

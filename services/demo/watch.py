@@ -47,7 +47,8 @@ def reading(pages: Iterable[str]) -> Reading:
     sums: dict[str, float] = defaultdict(float)
     buckets: dict[float, float] = defaultdict(float)
     models: dict[str, float] = {}
-    auc: float | None = None
+    aucs: dict[str, float | None] = {}
+    champion = ""
     for page in pages:
         for family in text_string_to_metric_families(page):
             for sample in family.samples:
@@ -56,15 +57,17 @@ def reading(pages: Iterable[str]) -> Reading:
                     buckets[float(sample.labels["le"])] += sample.value
                 elif sample.name == "headrace_model_created_timestamp_seconds":
                     models[sample.labels["model_id"]] = sample.value
+                elif sample.name == "headrace_champion" and sample.value == 1:
+                    champion = sample.labels["recipe"]
                 elif sample.name == "headrace_progressive" and sample.labels["measure"] == "auc":
                     # NaN until both kinds of label have come.
-                    auc = None if isnan(sample.value) else sample.value
+                    aucs[sample.labels["recipe"]] = None if isnan(sample.value) else sample.value
     return Reading(
         buckets=dict(sorted(buckets.items())),
         lag=int(sums["headrace_lag_records"]),
         model_id=max(models, key=lambda name: models[name], default="none"),
         examples=int(sums["headrace_examples_learnt_total"]),
-        auc=auc,
+        auc=aucs.get(champion),
         dlq=int(sums["headrace_dlq_total"]),
     )
 

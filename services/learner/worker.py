@@ -11,6 +11,7 @@ from faust.types import TP
 from streams.agents.learner import LearnerAgent
 from streams.metrics import Metrics
 from streams.runtime.batches import BatchApp, Ownership, create_app
+from streams.runtime.following import Follower
 from streams.runtime.health import Health, Standing
 from streams.runtime.monitor import Monitor
 from streams.runtime.newest import newest_first
@@ -31,9 +32,11 @@ class LearnerWorker:
         self._sender = Sender(settings.kafka, usecase.group("learner"))
         self.health = Health(("kafka",), metrics, settings.stall_seconds)
         announced = partial(newest_first, settings.kafka, topics.models.name)
+        aliased = partial(newest_first, settings.kafka, topics.aliases.name)
         self.agent = LearnerAgent(
-            usecase, topics, announced, self._sender, settings.signing_key(), metrics, settings.max_ahead_ms
+            usecase, topics, announced, aliased, self._sender, settings.signing_key(), metrics, settings.max_ahead_ms
         )
+        self._aliases = Follower(settings.kafka, [topics.aliases.name], self.agent.follow)
         self.app: BatchApp = create_app(
             usecase.group("learner"),
             settings.kafka,
@@ -49,8 +52,10 @@ class LearnerWorker:
         """Everything the app needs around it, from before its start until after its stop."""
         await self.agent.take_up()  # one that cannot be trusted ends the process before it joins the group
         await self._sender.start()
-        for topic in (self._topics.models, self._topics.dlq):
+        for topic in (self._topics.models, self._topics.aliases, self._topics.dlq):
             await self._sender.partitions(topic.name)
+        await self._aliases.start()  # before partitions come, and with them what is newest in it
+        self._aliases.follow()
         tending = asyncio.create_task(self._tend())
         try:
             async with self._monitor.running(self.app):
@@ -59,6 +64,7 @@ class LearnerWorker:
             tending.cancel()
             with suppress(asyncio.CancelledError):
                 await tending
+            await self._aliases.stop()
             await self._sender.stop()
 
     def _standings(self) -> Mapping[TP, Standing]:

@@ -1,33 +1,40 @@
-"""Learn: read examples in order, teach the model, announce it signed and with the offsets it has learnt.
+"""Learn: read examples in order, teach the models, announce them signed and with the offsets they have learnt.
 
 The order of effects, under one lock:
 
-1. what cannot be decoded goes to the DLQ, and once Kafka has it, the batch is learnt in offset order;
-2. now and then, and before the partition is given up, one record on the model topic holds every recipe's model, the
-   next offset of every partition they have learnt from, *and* the labels they have seen;
-3. once Kafka has that record, the offsets are committed too, for lag tools only.
+1. what cannot be decoded or must not be learnt goes to the DLQ, and once Kafka has it, the batch is learnt in offset
+   order;
+2. where the labels decided that another recipe is champion, a record on the alias topic says so;
+3. once Kafka has that, now and then and before the partition is given up, one record on the model topic holds every
+   recipe's model, the next offset of every partition they have learnt from, *and* all that they go on from: the labels
+   seen, the guards, who is champion;
+4. once Kafka has that record, the offsets are committed too, for lag tools only.
 
 A crash between any two of these goes back to the last announcement, and the same examples in the same order
-lead to the same weights. An example that comes twice, as its sender had a crash, is learnt once.
+lead to the same weights and to the same changes of the champion, which are then told again. An example that comes
+twice, as its sender had a crash, is learnt once.
 """
 
 import asyncio
 import logging
+import math
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from operator import itemgetter
 
 import msgspec
 from faust.types import TP
 
 from schemas.codec import Decoder, Poison, encode
-from schemas.events import Example, ModelAnnouncement
+from schemas.events import AliasChange, Example, ModelAnnouncement
 from schemas.topics import Topics
 from streams.agents.deadletters import DeadLetters
 from streams.metrics import Metrics
-from streams.models.learner import Learner
-from streams.models.lessons import Lessons, Outcome
-from streams.models.snapshot import ForeignSnapshot, SnapshotRefused
+from streams.models.lessons import Lessons, Outcome, Rows
+from streams.models.progressive import MEASURES
+from streams.models.snapshot import ForeignSnapshot, SnapshotRefused, verify
 from streams.runtime.batches import EARLIEST, Batch
 from streams.runtime.newest import Logged
 from streams.runtime.sender import Sender
@@ -39,7 +46,7 @@ Clock = Callable[[], float]
 """Seconds since the epoch."""
 
 Announced = Callable[[], AsyncGenerator[Logged, None]]
-"""The records of the model topic, the newest first."""
+"""The records of the model or the alias topic, the newest first."""
 
 MOST_TRIED = 100  # announcements that are looked at for one to go on from
 
@@ -47,6 +54,9 @@ log = logging.getLogger(__name__)
 
 _decode = Decoder(Example, "label_time")
 _decode_announcement = msgspec.json.Decoder(ModelAnnouncement).decode
+_decode_change = msgspec.json.Decoder(AliasChange).decode
+
+CHAMPION = "champion"
 
 
 class LearnerAgent:
@@ -57,13 +67,14 @@ class LearnerAgent:
         usecase: UseCase,
         topics: Topics,
         announced: Announced,
+        aliased: Announced,
         sender: Sender,
         key: bytes,
         metrics: Metrics,
         max_ahead_ms: int,
         clock: Clock = time.time,
     ) -> None:
-        self._usecase, self._topics, self._models = usecase, topics, announced
+        self._usecase, self._topics, self._models, self._aliases = usecase, topics, announced, aliased
         self._sender, self._key, self._metrics = sender, key, metrics
         self._max_ahead, self._clock = max_ahead_ms, clock
         self._dead_letters = DeadLetters(sender, topics.dlq.name, metrics)
@@ -71,6 +82,8 @@ class LearnerAgent:
         self._created_at = 0
         self.lessons = self._none()
         self._announced: dict[int, int] = {}
+        self._pin: AliasChange | None = None
+        self._trips: dict[str, int] = {}
 
     async def take_up(self) -> None:
         """Take up the newest announced model that is sound, and of this feature set.
@@ -81,25 +94,52 @@ class LearnerAgent:
         """
         async with self._lock:
             self.lessons, self._announced = self._none(), {}
-            tried = damaged = 0
-            async with aclosing(self._models()) as records:
-                async for record in records:
-                    try:
-                        if self._resume(record):
-                            return
-                    except SnapshotRefused as error:
-                        damaged += 1
-                        self._metrics.models_refused.inc()
-                        log.error("%s/0 at offset %d: refused: %s", self._topics.models.name, record.offset, error)
-                    tried += 1
-                    if tried == MOST_TRIED:
-                        break
-            if damaged:
-                raise SnapshotRefused(
-                    f"{self._topics.models.name}: none of its newest {tried} records is a model to go on from, and "
-                    f"{damaged} were refused: is HEADRACE_MODEL_KEY the one they were signed with?"
-                )
-            log.info("no model yet: learning starts with the earliest example")
+            await self._take_up_models()
+            await self._take_up_champion()
+            self._trips = {recipe: learner.guard.trips for recipe, learner in self.lessons.learners.items()}
+
+    async def follow(self, _: str, record: Logged) -> None:
+        """Take note of a change of the champion, in the order of the alias topic."""
+        async with self._lock:
+            change = self._change(record)
+            if change is None:
+                return
+            if change.by == "learner" and self._pin:
+                # Decided before the pin was known: the person's word stands.
+                await self._tell(self._pin)
+                return
+            self._pin = change if change.by == "operator" and change.model else None
+            self.lessons.follow(change)
+
+    async def _take_up_models(self) -> None:
+        tried = damaged = 0
+        async with aclosing(self._models()) as records:
+            async for record in records:
+                try:
+                    if self._resume(record):
+                        return
+                except SnapshotRefused as error:
+                    damaged += 1
+                    self._metrics.models_refused.inc()
+                    log.error("%s/0 at offset %d: refused: %s", self._topics.models.name, record.offset, error)
+                tried += 1
+                if tried == MOST_TRIED:
+                    break
+        if damaged:
+            raise SnapshotRefused(
+                f"{self._topics.models.name}: none of its newest {tried} records is a model to go on from, and "
+                f"{damaged} were refused: is HEADRACE_MODEL_KEY the one they were signed with?"
+            )
+        log.info("no model yet: learning starts with the earliest example")
+
+    async def _take_up_champion(self) -> None:
+        self._pin = None
+        async with aclosing(self._aliases()) as records:
+            async for record in records:
+                if change := self._change(record):
+                    self._pin = change if change.by == "operator" and change.model else None
+                    self.lessons.follow(change)
+                    return
 
     async def positions(self, partitions: set[TP]) -> Mapping[TP, int]:
         """Take up the newest announced model, which another process may have made, and return where it goes on."""
@@ -111,11 +151,11 @@ class LearnerAgent:
         """Learn a fetched batch."""
         started = time.perf_counter()
         async with self._lock:
-            examples = await self._read(batch)
-            # Nothing is awaited from here on: model, offset and labels seen move together.
-            for example in examples:
-                self._learn(example)
+            rows = await self._read(batch)
+            # Nothing is awaited from here on: models, offset and labels seen move together.
+            self._learn(rows)
             self.lessons.offsets[batch.partition] = batch.next_offset
+            await self._tell_changes()
         self._metrics.events.labels(STAGE).inc(len(batch.records))
         self._metrics.batches.labels(STAGE).inc()
         self._metrics.batch_seconds.labels(STAGE).observe(time.perf_counter() - started)
@@ -125,6 +165,9 @@ class LearnerAgent:
         async with self._lock:
             if self.lessons.offsets == self._announced:
                 return False
+            await self._tell_changes()
+            if not self.lessons.sound:
+                return False  # the guard is about to take it back
             announcement = self.lessons.announce(int(self._clock() * 1000), self._key)
             await self._sender.send(self._topics.models.name, self._usecase.name.encode(), encode(announcement))
             await self._sender.acked(self._sender.mark())
@@ -134,24 +177,19 @@ class LearnerAgent:
             return True
 
     def show(self) -> None:
-        """Show how well the scores did at the time, and how old the model is."""
-        progressive = self._champion.progressive
-        for measure, value in (
-            ("auc", progressive.auc()),
-            ("average_precision", progressive.average_precision()),
-            ("log_loss", progressive.log_loss()),
-        ):
-            self._metrics.progressive.labels(measure).set(value)
+        """Show how well the scores of each recipe did at the time, who is champion, and how old the models are."""
+        for recipe, learner in self.lessons.learners.items():
+            said = self.lessons.progressive.measures(recipe)
+            for measure in MEASURES:
+                self._metrics.progressive.labels(measure, recipe).set(said.get(measure, math.nan))
+            self._metrics.champion.labels(recipe).set(recipe == self.lessons.seat.champion)
+            self._metrics.learning_frozen.labels(recipe).set(learner.guard.frozen)
         if self._created_at:
             self._metrics.model_age_seconds.set(self._clock() - self._created_at / 1000)
 
     def _none(self) -> Lessons:
         features = self._usecase.features
         return Lessons(self._usecase.recipes, features.names, features.fingerprint)
-
-    @property
-    def _champion(self) -> Learner:
-        return self.lessons.learners[self._usecase.recipes[0]]
 
     def _resume(self, record: Logged) -> bool:
         """Go on from a record of the model topic; return whether it is a model of ours to go on from.
@@ -174,29 +212,70 @@ class LearnerAgent:
         log.info("models %s go on learning", ", ".join(one.model_id for one in lessons.learners.values()))
         return True
 
-    async def _read(self, batch: Batch) -> list[Example]:
+    def _change(self, record: Logged) -> AliasChange | None:
+        """Return the change of the champion in a record of the alias topic, None where it is none to go by."""
+        try:
+            change = _decode_change(record.value)
+            if change.alias != CHAMPION:
+                return None
+            if change.recipe not in self.lessons.learners:
+                raise SnapshotRefused(f"there is no recipe {change.recipe} here")
+            if change.model:
+                verify(change.model, self._key, self._usecase.features.fingerprint)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, SnapshotRefused) as error:
+            log.error("%s/0 at offset %d: refused: %s", self._topics.aliases.name, record.offset, error)
+            return None
+        return change
+
+    async def _tell_changes(self) -> None:
+        while self.lessons.changes:
+            change = self.lessons.changes[0]
+            await self._tell(change)
+            log.warning("%s", change.reason)
+            self.lessons.changes.remove(change)
+
+    async def _tell(self, change: AliasChange) -> None:
+        await self._sender.send(self._topics.aliases.name, CHAMPION.encode(), encode(change))
+        await self._sender.acked(self._sender.mark())
+
+    async def _read(self, batch: Batch) -> Rows:
+        """Return what may be learnt of a batch, once Kafka has the rest."""
         latest = int(self._clock() * 1000) + self._max_ahead
-        examples, dead = [], []
+        examples: list[Example] = []
+        at: list[int] = []
+        dead: list[tuple[int, Poison]] = []
         for row, value in enumerate(batch.records.values()):
             try:
                 example = _decode(value, latest)
                 if (example.label_partition or 0) >= self._topics.labels.partitions:
                     raise Poison("invalid", f"label_partition {example.label_partition}: there is no such")
                 examples.append(example)
+                at.append(row)
             except Poison as poison:
                 dead.append((row, poison))
-        await self._dead_letters.send(batch, dead)
-        return examples
+        rows = self.lessons.rows(examples)
+        for row, example, fits in zip(at, examples, rows.fits.tolist(), strict=True):
+            if not fits and example.feature_set == self.lessons.feature_set:
+                dead.append((row, Poison(Outcome.UNFIT_VALUE, "a value that no model may learn from")))
+        await self._dead_letters.send(batch, sorted(dead, key=itemgetter(0)))
+        return rows
 
-    def _learn(self, example: Example) -> None:
-        outcome = self.lessons.take(example)
-        if outcome is Outcome.LEARNT:
-            self._metrics.examples.inc()
-        elif outcome is Outcome.DUPLICATE:
-            self._metrics.duplicates.labels(STAGE).inc()
-        else:
-            self._metrics.examples_refused.labels(outcome).inc()
+    def _learn(self, rows: Rows) -> None:
+        outcomes = Counter(self.lessons.take_rows(rows))
+        for outcome, count in outcomes.items():
+            if outcome is Outcome.LEARNT:
+                self._metrics.examples.inc(count)
+            elif outcome is Outcome.DUPLICATE:
+                self._metrics.duplicates.labels(STAGE).inc(count)
+            else:
+                self._metrics.examples_refused.labels(outcome).inc(count)
+        for recipe, learner in self.lessons.learners.items():
+            trips = learner.guard.trips - self._trips.get(recipe, 0)
+            self._metrics.guard_trips.labels(recipe).inc(trips)
+            if trips:
+                log.error("%s: its model went wrong: it learns from an earlier one, later", recipe)
+            self._trips[recipe] = learner.guard.trips
 
     def _show_model(self, created_at: int) -> None:
         self._created_at = created_at
-        self._metrics.model(self._champion.model_id, created_at)
+        self._metrics.model(self.lessons.learners[self.lessons.seat.champion].model_id, created_at)

@@ -1,17 +1,25 @@
-"""The learners' course: examples in their order, each learnt once, and models, offsets and labels seen kept as one.
+"""The learners' course: examples in their order, each learnt once, and all that comes of them kept as one.
 
-They are a function of the examples alone: whoever resumes from any of its announcements and takes the examples from
-there on comes to the same weights, bit for bit.
+Models, guards, the labels seen, what was said at the time and who is champion are a function of the examples alone
+(and, for the champion, of what people change): whoever resumes from any of its announcements and takes the examples
+from there on comes to the same, bit for bit, however they are cut into batches.
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Self
+from operator import itemgetter
+from typing import NamedTuple, Self
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from schemas.events import Example, ModelAnnouncement
+from schemas.events import AliasChange, Example, ModelAnnouncement
 from streams.features.seen import Seen
-from streams.models.learner import Learner
+from streams.models.guard import Guard, bounded
+from streams.models.judge import GRID, Seat, judge
+from streams.models.learner import NOTHING, Learner, fit
+from streams.models.progressive import Progressive
 from streams.models.snapshot import ForeignSnapshot, SnapshotRefused, seal, sign, unseal, verify_announcement
 
 
@@ -24,28 +32,53 @@ class Outcome(StrEnum):
     UNFIT_VALUE = "unfit_value"
 
 
+class Taught(msgspec.Struct, frozen=True):
+    """What a learner has beside its model."""
+
+    skipped: int
+    refused: int
+    guard: Guard
+
+
 class Course(msgspec.Struct, frozen=True):
-    """What an announcement holds beside the models: the labels seen (`features.seen`)."""
+    """What an announcement holds beside the models: the labels seen (`features.seen`), the learners' guards, what was
+    said of the newest labels (`progressive`), and who is champion."""
 
     seen: bytes
+    learners: dict[str, Taught]
+    progressive: bytes
+    seat: Seat
 
 
 _decode = msgspec.msgpack.Decoder(Course).decode
+
+
+class Rows(NamedTuple):
+    """Examples, their features float64[n, names], and which of them are fit to be learnt from."""
+
+    examples: Sequence[Example]
+    features: NDArray[np.float64]
+    fits: NDArray[np.bool_]
 
 
 class Lessons:
     """The learners of some `recipes` over the features `names` of `feature_set`, and how far they have come.
 
     `learners` is by recipe, `offsets` has the next offset of each partition of the example topic, `seen` the labels
-    taken by their place.
+    taken by their place, `progressive` what was said of them; `seat` is the champion's, and `changes` are those of it
+    that are still to be told.
     """
 
     def __init__(self, recipes: tuple[str, ...], names: tuple[str, ...], feature_set: str) -> None:
+        self.names, self.feature_set = names, feature_set
         self.learners = {recipe: Learner(recipe, names) for recipe in recipes}
-        self.feature_set = feature_set
         self.offsets: dict[int, int] = {}
         self.seen = Seen(0)
+        self.progressive = Progressive(recipes)
+        self.seat = Seat(recipes[0])
+        self.changes: list[AliasChange] = []
         self._parents: dict[str, str] = {}
+        self._ahead: AliasChange | None = None
 
     @classmethod
     def resume(
@@ -63,29 +96,48 @@ class Lessons:
             raise ForeignSnapshot(f"announcement: made by recipe {made}, not {', '.join(recipes)}")
         lessons = cls(recipes, names, feature_set)
         try:
-            lessons.seen = Seen.from_bytes(_decode(announcement.course).seen)
+            course = _decode(announcement.course)
+            lessons.seen = Seen.from_bytes(course.seen)
+            lessons.progressive = Progressive.from_bytes(course.progressive, recipes)
         except (msgspec.DecodeError, ValueError) as error:
-            raise SnapshotRefused(f"announcement: labels seen: {error}") from None
+            raise SnapshotRefused(f"announcement: course: {error}") from None
         for snapshot in ours:
-            model = unseal(snapshot, key, feature_set, names).model
-            lessons.learners[snapshot.recipe] = Learner.resume(snapshot.recipe, names, model, snapshot.examples_learnt)
+            learner = lessons.learners[snapshot.recipe]
+            learner.model, learner.calibrator = unseal(snapshot, key, feature_set, names)
+            learner.examples_learnt = snapshot.examples_learnt
+            if taught := course.learners.get(snapshot.recipe):
+                learner.examples_skipped, learner.examples_refused = taught.skipped, taught.refused
+                learner.guard = taught.guard
             lessons._parents[snapshot.recipe] = snapshot.model_id
+        if course.seat.champion in recipes:
+            lessons.seat = course.seat
         lessons.offsets = dict(announcement.example_offsets)
         return lessons
 
+    def rows(self, examples: Sequence[Example]) -> Rows:
+        """Return `examples` as rows; nothing is learnt yet."""
+        get, missing = itemgetter(*self.names), (np.nan,) * len(self.names)
+        values = [get(one.features) if self._is_ours(one) else missing for one in examples]
+        features = np.array(values, np.float64).reshape(len(examples), len(self.names))
+        return Rows(examples, features, fit(features, np.array([one.weight for one in examples])))
+
+    def take_rows(self, rows: Rows) -> list[Outcome]:
+        """Learn from the examples that are new, of this feature set, and fit; say what became of each."""
+        outcomes = [self._look(example, fits) for example, fits in zip(rows.examples, rows.fits.tolist(), strict=True)]
+        new = np.array([outcome is Outcome.LEARNT for outcome in outcomes], np.bool_)
+        taken = [example for example, is_new in zip(rows.examples, new.tolist(), strict=True) if is_new]
+        if taken:
+            labels = np.array([one.label for one in taken], np.int8)
+            weights = np.array([one.weight for one in taken])
+            corrects = np.array([NOTHING if one.corrects is None else one.corrects for one in taken], np.int8)
+            for learner in self.learners.values():
+                learner.learn_rows(rows.features[new], labels, weights, corrects)
+            self._judge(taken, labels)
+        return outcomes
+
     def take(self, example: Example) -> Outcome:
-        """Learn from an example if it is new, of this feature set, and fit; say what became of it."""
-        if example.feature_set != self.feature_set:
-            return Outcome.FEATURE_SET
-        if not self._is_new(example):
-            return Outcome.DUPLICATE
-        learnt = [learner.learn(example.features, example.label, example.weight) for learner in self.learners.values()]
-        if not all(learnt):
-            return Outcome.UNFIT_VALUE
-        scores = {recipe_of(example.model_id): example.score} | example.shadow
-        for recipe in scores.keys() & self.learners.keys():
-            self.learners[recipe].progressive.add(scores[recipe], example.label)
-        return Outcome.LEARNT
+        """Take one example as `take_rows` does."""
+        return self.take_rows(self.rows([example]))[0]
 
     def announce(self, created_at: int, key: bytes) -> ModelAnnouncement:
         """Return the lessons so far, sealed with `key`; `created_at` in ms."""
@@ -93,6 +145,7 @@ class Lessons:
         models = [
             seal(
                 learner.model,
+                learner.calibrator,
                 model_id=learner.model_id,
                 recipe=recipe,
                 feature_set=self.feature_set,
@@ -101,20 +154,89 @@ class Lessons:
                 created_at=created_at,
                 key=key,
                 parent=self._parents.get(recipe),
+                metrics=self.progressive.measures(recipe),
             )
             for recipe, learner in self.learners.items()
         ]
-        course = msgspec.msgpack.encode(Course(self.seen.to_bytes()))
-        return sign(ModelAnnouncement(created_at, self.feature_set, offsets, models, course), key)
+        taught = {
+            recipe: Taught(learner.examples_skipped, learner.examples_refused, learner.guard)
+            for recipe, learner in self.learners.items()
+        }
+        course = Course(self.seen.to_bytes(), taught, self.progressive.to_bytes(), self.seat)
+        encoded = msgspec.msgpack.encode(course)
+        return sign(ModelAnnouncement(created_at, self.feature_set, offsets, models, encoded), key)
+
+    @property
+    def sound(self) -> bool:
+        """Whether all models are fit to be announced; where one is not, its guard is about to take it back."""
+        return all(bounded(learner.model) for learner in self.learners.values())
 
     def announced(self, announcement: ModelAnnouncement) -> None:
         """Take note that `announcement` is out: its models are the parents of the next."""
         self._parents = {snapshot.recipe: snapshot.model_id for snapshot in announcement.models}
 
+    def follow(self, change: AliasChange) -> None:
+        """Take note of a change of the champion, whoever made it.
+
+        One of a learner that was further ahead, which these lessons will come to decide again, waits until they are
+        there; one that was decided before the champion's time says nothing new.
+        """
+        if change.recipe not in self.learners:
+            return
+        if change.by == "learner" and change.judged > self.progressive.seen:
+            self._ahead = change
+            return
+        if change.by == "learner" and change.judged <= self.seat.since:
+            return
+        self._ahead = None
+        pinned = change.model is not None
+        if (change.recipe, pinned) != (self.seat.champion, self.seat.pinned):
+            self.seat = Seat(change.recipe, None, self.progressive.seen, pinned)
+            self.changes.clear()
+
+    def _look(self, example: Example, fits: bool) -> Outcome:
+        if not self._is_of_feature_set(example):
+            return Outcome.FEATURE_SET
+        if not fits:
+            return Outcome.UNFIT_VALUE
+        return Outcome.LEARNT if self._is_new(example) else Outcome.DUPLICATE
+
+    def _is_of_feature_set(self, example: Example) -> bool:
+        return example.feature_set == self.feature_set
+
+    def _is_ours(self, example: Example) -> bool:
+        return self._is_of_feature_set(example) and all(name in example.features for name in self.names)
+
     def _is_new(self, example: Example) -> bool:
         if example.label_partition is None or example.label_offset is None:
             return True  # made before examples said where their label is from
         return self.seen.add(example.label_partition, example.label_offset)
+
+    def _judge(self, examples: Sequence[Example], labels: NDArray[np.int8]) -> None:
+        """Take what was said of the examples, and see at each point of the grid who is champion."""
+        scores = np.array([self._scores(example) for example in examples], np.float64)
+        at = 0
+        while at < len(examples):
+            end = min(len(examples), at + GRID - self.progressive.seen % GRID)
+            self.progressive.add(scores[at:end], labels[at:end])
+            at = end
+            if self.progressive.seen % GRID == 0:
+                self._decide(examples[end - 1].label_time)
+
+    def _scores(self, example: Example) -> list[float]:
+        by_recipe = example.shadow | {recipe_of(example.model_id): example.score}
+        return [by_recipe.get(recipe, np.nan) for recipe in self.learners]
+
+    def _decide(self, now: int) -> None:
+        seen = self.progressive.seen
+        verdict = judge(self.progressive, self.seat)
+        if verdict:
+            self.seat = Seat(verdict.champion, self.seat.champion, seen)
+            # The time is that of the stream: decided again after a crash, it is the same record.
+            self.changes.append(AliasChange("champion", verdict.champion, "learner", verdict.reason, now, judged=seen))
+        if self._ahead and self._ahead.judged <= seen:
+            ahead, self._ahead = self._ahead, None
+            self.follow(ahead)
 
 
 def recipe_of(model_id: str) -> str:

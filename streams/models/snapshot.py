@@ -5,11 +5,15 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
 from schemas.events import ModelAnnouncement, ModelSnapshot
 from streams.features.table import StateRefused
+from streams.models.calibration import Calibrator
 from streams.models.recipes import Model
 from streams.models.storage import dump, load
+
+_decode = msgspec.msgpack.Decoder(tuple[bytes, bytes]).decode
 
 
 class SnapshotRefused(StateRefused):
@@ -25,13 +29,15 @@ class ForeignSnapshot(SnapshotRefused):
 
 
 class Unsealed(NamedTuple):
-    """What a snapshot holds."""
+    """What a snapshot holds: a model and what turns its raw scores into probabilities."""
 
     model: Model
+    calibrator: Calibrator
 
 
 def seal(
     model: Model,
+    calibrator: Calibrator,
     *,
     model_id: str,
     recipe: str,
@@ -43,7 +49,10 @@ def seal(
     parent: str | None = None,
     metrics: Mapping[str, float] | None = None,
 ) -> ModelSnapshot:
-    """Return `model` as it is now, signed with `key` together with what is said of it; `created_at` in ms."""
+    """Return `model` and `calibrator` as they are now, signed with `key` together with what is said of them.
+
+    `created_at` is in ms.
+    """
     unsigned = ModelSnapshot(
         model_id=model_id,
         recipe=recipe,
@@ -53,7 +62,7 @@ def seal(
         created_at=created_at,
         parent=parent,
         metrics=dict(metrics or {}),
-        state=dump(model),
+        state=msgspec.msgpack.encode((dump(model), calibrator.to_array().tobytes())),
     )
     return msgspec.structs.replace(unsigned, signature=_snapshot_signature(unsigned, key))
 
@@ -73,7 +82,8 @@ def unseal(snapshot: ModelSnapshot, key: bytes, feature_set: str, names: tuple[s
     """
     verify(snapshot, key, feature_set)
     try:
-        return Unsealed(load(snapshot.recipe, names, snapshot.state))
+        model, calibrator = _decode(snapshot.state)
+        return Unsealed(load(snapshot.recipe, names, model), Calibrator.from_array(np.frombuffer(calibrator)))
     except Exception as error:  # whatever another version of River brings
         raise SnapshotRefused(f"snapshot {snapshot.model_id}: cannot be loaded: {error}") from None
 

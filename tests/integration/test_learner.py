@@ -196,15 +196,17 @@ def test_it_shows_how_well_the_scores_did(kafka: str, start: Callable[..., Proce
     """Progressive metrics are of the scores given at the time; the model's id and age are on the page."""
     teach(kafka, examples(300))
     learner = start()
-    assert within(PATIENCE, lambda: metric(learner, 'headrace_progressive{measure="auc"}') == 1.0), learner.said
-    assert (metric(learner, 'headrace_progressive{measure="log_loss"}') or 0) > 0
+    assert within(PATIENCE, lambda: metric(learner, 'headrace_progressive{measure="auc",recipe="logistic"}') == 1.0), (
+        learner.said
+    )
+    assert (metric(learner, 'headrace_progressive{measure="log_loss",recipe="logistic"}') or 0) > 0
     assert metric(learner, 'headrace_model_created_timestamp_seconds{model_id="logistic@300"}')
     assert metric(learner, "headrace_model_age_seconds") is not None
 
 
 def test_poison_is_put_aside_and_nothing_else_disturbed(kafka: str, start: Callable[..., Process]) -> None:
-    """Undecodable, mistyped and null examples end in the DLQ; those of other features and unfit values are
-    refused and counted; the rest is learnt."""
+    """Undecodable, mistyped and unfit examples end in the DLQ; those of other features are refused; all are counted,
+    and the rest is learnt."""
     good = examples(40)
     foreign = msgspec.structs.replace(good[0], feature_set="f" * 16, label_offset=100)
     huge = msgspec.structs.replace(good[0], features={**good[0].features, "amount": 1e200}, label_offset=101)
@@ -215,9 +217,9 @@ def test_poison_is_put_aside_and_nothing_else_disturbed(kafka: str, start: Calla
     learner = start()
     assert within(PATIENCE, lambda: has_learnt(kafka, 40)), learner.said
     assert_is(announced(kafka)[-1], taught(good))
-    assert values(kafka, TOPICS.dlq.name) == [b"\xff\xfe", mistyped]
+    assert values(kafka, TOPICS.dlq.name) == [b"\xff\xfe", mistyped, encode(huge)]
     assert metric(learner, 'headrace_examples_refused_total{reason="feature_set"}') == 1
-    assert metric(learner, 'headrace_examples_refused_total{reason="unfit_value"}') == 1
+    assert metric(learner, 'headrace_dlq_total{reason="unfit_value"}') == 1
 
 
 def announcement(key: str = KEY, feature_set: str = FINGERPRINT) -> ModelAnnouncement:

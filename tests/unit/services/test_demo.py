@@ -25,12 +25,15 @@ def page(latencies: list[float], lag: int = 0, model: str = "", **measures: floa
         metrics.model(model, 5)
     metrics.examples.inc(measures.pop("examples", 0))
     for name, value in measures.items():
-        metrics.progressive.labels(name).set(value)
+        metrics.progressive.labels(name, "logistic").set(value)
+        metrics.progressive.labels(name, "forest").set(0.5)
+        metrics.champion.labels("logistic").set(1)
+        metrics.champion.labels("forest").set(0)
     return generate_latest(metrics.registry).decode()
 
 
 def test_pages_are_added_up() -> None:
-    """Counts of two workers add up; model, examples and AUC are those of whoever has them."""
+    """Counts of two workers add up; model and examples are those of whoever has them, the AUC is the champion's."""
     worker = page([0.0015, 0.004], lag=3, model="logistic@7")
     learner = page([], examples=7, auc=0.9, log_loss=0.1)
     now = reading([worker, worker, learner])

@@ -52,8 +52,15 @@ class Kafka:
             raise Killed
 
     async def newest_first(self) -> AsyncGenerator[Logged, None]:
-        for offset, value in reversed([*enumerate(self.topics[TOPICS.models.name])]):
-            yield Logged(offset, value)
+        for one in self._newest_first(TOPICS.models.name):
+            yield one
+
+    async def changes_newest_first(self) -> AsyncGenerator[Logged, None]:
+        for one in self._newest_first(TOPICS.aliases.name):
+            yield one
+
+    def _newest_first(self, topic: str) -> list[Logged]:
+        return [Logged(offset, value) for offset, value in reversed([*enumerate(self.topics[topic])])]
 
     # What the learner asks of its sender.
 
@@ -93,7 +100,8 @@ GIVEN = [*map(encode, map(example, range(18))), b"poison", *map(encode, map(exam
 
 def agent(kafka: Kafka, key: bytes = KEY, metrics: Metrics | None = None) -> LearnerAgent:
     return LearnerAgent(
-        FRAUD, TOPICS, kafka.newest_first, kafka, key, metrics or Metrics("learner"), 0, clock=lambda: NOW / 1000  # type: ignore[arg-type]
+        FRAUD, TOPICS, kafka.newest_first, kafka.changes_newest_first, kafka, key,  # type: ignore[arg-type]
+        metrics or Metrics("learner"), 0, clock=lambda: NOW / 1000,
     )  # fmt: skip
 
 

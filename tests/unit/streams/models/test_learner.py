@@ -58,16 +58,6 @@ def test_a_missing_feature_is_refused_and_a_further_one_ignored() -> None:
     assert learner.examples_refused == 1
 
 
-def test_a_resumed_learner_goes_on_as_if_never_stopped() -> None:
-    """State and count come back; what is learnt next gives the same model."""
-    first = taught()
-    resumed = Learner.resume("logistic", NAMES, taught().model, 20)
-    for learner in (first, resumed):
-        learner.learn(GOOD, 1)
-    assert resumed.model_id == first.model_id == "logistic@21"
-    assert resumed.model.predict_proba_one(GOOD) == first.model.predict_proba_one(GOOD)
-
-
 def test_it_learns_something() -> None:
     """After a few hundred examples of an obvious rule, the scores follow it."""
     learner = Learner("logistic", NAMES)

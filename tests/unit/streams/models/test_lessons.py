@@ -146,8 +146,8 @@ def test_what_is_not_ours_is_not_gone_on_with(changes: dict, error: type[Snapsho
 
 
 def test_signed_nonsense_is_refused() -> None:
-    """A true signature over labels seen that are none."""
+    """A true signature over a course that is none."""
     course = lessons()
-    course.seen.to_bytes = lambda: b"nonsense"  # type: ignore[method-assign]
-    with pytest.raises(SnapshotRefused, match="announcement: labels seen"):
+    course.progressive.to_bytes = lambda: b"nonsense"  # type: ignore[method-assign]
+    with pytest.raises(SnapshotRefused, match="announcement: course: progressive"):
         Lessons.resume(course.announce(NOW, KEY), ("logistic",), NAMES, FEATURES, KEY)

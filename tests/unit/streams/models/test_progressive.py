@@ -1,6 +1,4 @@
-"""The progressive metrics are scikit-learn's, over the newest scores only."""
-
-import math
+"""The progressive measures are scikit-learn's, over the newest scores only, and come back from their bytes."""
 
 import numpy as np
 import pytest
@@ -8,47 +6,83 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
+from streams.models.evaluation import calibration_error
 from streams.models.progressive import Progressive
 
 # Few distinct scores, so that ties are common.
 pairs = st.lists(
-    st.tuples(st.one_of(st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.floats(0, 1)), st.sampled_from([0, 1])),
+    st.tuples(st.one_of(st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.floats(0, 1, width=32)), st.sampled_from([0, 1])),
     min_size=2,
     max_size=60,
 ).filter(lambda given_pairs: len({label for _, label in given_pairs}) == 2)
+
+RECIPE = "logistic"
+
+
+def said(window: int, *parts: list[tuple[float, int]]) -> Progressive:
+    """One recipe's scores and the labels, in so many parts."""
+    progressive = Progressive([RECIPE], window)
+    for part in parts:
+        scores, labels = (np.array(column) for column in zip(*part, strict=True))
+        progressive.add(scores.reshape(-1, 1), labels.astype(np.int8))
+    return progressive
 
 
 @given(pairs=pairs)
 def test_equals_scikit_learn(pairs: list[tuple[float, int]]) -> None:
     """AUC, average precision and log loss are the ones everybody else computes."""
-    metrics = Progressive(window=60)
-    for score, label in pairs:
-        metrics.add(score, label)
+    measures = said(60, pairs).measures(RECIPE)
     scores, labels = (np.array(column) for column in zip(*pairs, strict=True))
-    assert metrics.auc() == pytest.approx(roc_auc_score(labels, scores))
-    assert metrics.average_precision() == pytest.approx(average_precision_score(labels, scores))
-    clipped = np.clip(scores, 1e-15, 1 - 1e-15)
-    assert metrics.log_loss() == pytest.approx(log_loss(labels, clipped), rel=1e-4)
+    assert measures["auc"] == pytest.approx(roc_auc_score(labels, scores))
+    assert measures["average_precision"] == pytest.approx(average_precision_score(labels, scores))
+    clipped = np.clip(scores, 1e-6, 1 - 1e-6)
+    assert measures["log_loss"] == pytest.approx(log_loss(labels, clipped), rel=1e-4)
+    assert measures["calibration_error"] == pytest.approx(calibration_error(scores, labels.astype(np.int8)))
+    assert measures["labels"] == len(pairs)
 
 
-def test_only_the_window_counts() -> None:
-    """What is older than the window is forgotten."""
-    metrics, fresh = Progressive(window=4), Progressive(window=4)
-    for score in (0.9, 0.8, 0.7):
-        metrics.add(score, 0)
-    for score, label in [(0.1, 0), (0.4, 0), (0.35, 1), (0.8, 1)]:
-        metrics.add(score, label)
-        fresh.add(score, label)
-    assert metrics.auc() == fresh.auc() == 0.75
-    assert metrics.log_loss() == pytest.approx(fresh.log_loss())
+@given(st.lists(pairs, min_size=1, max_size=5), st.integers(1, 40))
+def test_only_the_window_counts(parts: list[list[tuple[float, int]]], window: int) -> None:
+    """However they came, the newest are held, in their order, and their bytes bring them back."""
+    progressive = said(window, *parts)
+    whole = [pair for part in parts for pair in part]
+    for held in (progressive, Progressive.from_bytes(progressive.to_bytes(), [RECIPE], window)):
+        scores, labels = held.newest(window)
+        assert list(zip(scores[:, 0].tolist(), labels.tolist(), strict=True)) == whole[-window:]
+        assert held.newest(3)[0][:, 0].tolist() == [score for score, _ in whole[-min(3, window) :]]
+        assert held.seen == len(whole)
 
 
-def test_nothing_to_say_is_nan() -> None:
+def test_each_recipe_is_judged_by_what_it_scored() -> None:
+    """What a challenger did not score does not count against it; a new recipe begins with nothing."""
+    progressive = Progressive(["a", "b"], 8)
+    progressive.add(np.array([[0.1, np.nan], [0.4, 0.9], [0.35, 0.2], [0.8, np.nan]]), np.array([0, 0, 1, 1], np.int8))
+    assert progressive.measures("a")["auc"] == 0.75
+    assert (progressive.measures("b")["auc"], progressive.measures("b")["labels"]) == (0.0, 2)
+    resumed = Progressive.from_bytes(progressive.to_bytes(), ["c", "a"], 8)
+    assert resumed.measures("a") == progressive.measures("a")
+    assert resumed.measures("c") == {"labels": 0}
+
+
+def test_nothing_to_say_is_not_said() -> None:
     """Without both classes there is no AUC, and without scores no loss."""
-    metrics = Progressive()
-    assert math.isnan(metrics.auc())
-    assert math.isnan(metrics.average_precision())
-    assert math.isnan(metrics.log_loss())
-    metrics.add(0.2, 0)
-    assert math.isnan(metrics.auc())
-    assert metrics.log_loss() == pytest.approx(-math.log(0.8))
+    progressive = Progressive([RECIPE])
+    assert progressive.measures(RECIPE) == {"labels": 0}
+    progressive.add(np.array([[0.2]]), np.array([0], np.int8))
+    assert progressive.measures(RECIPE).keys() == {"log_loss", "calibration_error", "labels"}
+    assert progressive.measures(RECIPE)["log_loss"] == pytest.approx(-np.log(0.8))
+
+
+def test_three_recipes_fit_into_an_announcement() -> None:
+    """What is kept of the window, with three recipes, is below 300 kB."""
+    progressive = Progressive(["a", "b", "c"])
+    rows = 20_000
+    progressive.add(np.random.default_rng(1).random((rows, 3)), np.zeros(rows, np.int8))
+    assert len(progressive.to_bytes()) < 300_000
+
+
+@pytest.mark.parametrize("damaged", [b"", b"nonsense", said(8, [(0.5, 1)]).to_bytes()[:-1]])
+def test_damaged_bytes_are_refused(damaged: bytes) -> None:
+    """What is no window raises ValueError."""
+    with pytest.raises(ValueError):  # noqa: PT011 - the messages are of three libraries
+        Progressive.from_bytes(damaged, [RECIPE], 8)

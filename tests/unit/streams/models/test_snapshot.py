@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from schemas.events import ModelSnapshot
+from streams.models.calibration import Calibrator
 from streams.models.recipes import RECIPES, Model
 from streams.models.snapshot import ForeignSnapshot, ForgedSnapshot, SnapshotRefused, seal, unseal
 
@@ -25,6 +26,7 @@ def taught() -> Model:
 def sealed(model: Model | None = None, key: bytes = KEY) -> ModelSnapshot:
     return seal(
         model or taught(),
+        Calibrator(),
         model_id="logistic@9",
         recipe="logistic",
         feature_set=FEATURES,
