@@ -43,12 +43,13 @@ class Topics:
     examples: Topic
     models: Topic
     aliases: Topic
+    lists: Topic
     dlq: Topic
     published: Topic | None = None
 
     def __iter__(self) -> Iterator[Topic]:
         yield from (self.events, *self.hops, self.labels, self.scores, self.examples, self.models)
-        yield from (self.aliases, self.dlq)
+        yield from (self.aliases, self.lists, self.dlq)
         if self.published:
             yield self.published
 
@@ -87,6 +88,8 @@ def catalogue(
         models=topic("models", 1, retention_ms=-1, max_message_bytes=16 * MB, compact=True),
         # Which model is the champion: read by every scorer, written by the learner and by people.
         aliases=topic("aliases", 1, retention_ms=-1, max_message_bytes=16 * MB, compact=True),
+        # Which entities are blocked or allowed: every deployment decides by the same lists.
+        lists=topic("lists", 1, of=usecase, retention_ms=-1, compact=True),
         # A poisoned record keeps its bytes; headers with the reason come on top.
         dlq=topic("dlq", 1, retention_ms=30 * DAY_MS, max_message_bytes=8 * MB),
         published=replace(scores, name=f"{usecase}.scores") if publishing and own != usecase else None,

@@ -9,9 +9,11 @@ from functools import partial
 
 from faust.types import TP
 
+from streams.agents.lists import ListFeed
 from streams.agents.models import ModelFeed
 from streams.agents.scoring import ServingModel
 from streams.agents.stage import StageAgent
+from streams.decisions.lists import EntityLists
 from streams.metrics import Metrics
 from streams.runtime import faults
 from streams.runtime.batches import BatchApp, Ownership, create_app
@@ -66,9 +68,11 @@ class StageWorker:
             self.app.on_batches(agent.topic.name, name=stage.entity)(agent.on_batches)
         sources = [agent.topic for agent in self._agents.values()]
         self._monitor = Monitor(self.health, settings.kafka, sources, self._standings, {"redis": self._store.ping})
-        self._models = ModelFeed(
-            usecase, settings.kafka, topics.models.name, settings.signing_key(), metrics, self._swap
-        )
+        self._models = ModelFeed(usecase, settings.kafka, topics, settings.signing_key(), metrics, self._swap)
+        lists = EntityLists(usecase.verdicts, usecase.entities)
+        for agent in self._agents.values():
+            agent.lists = lists
+        self._lists = ListFeed(settings.kafka, topics.lists, metrics, lists)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -77,7 +81,7 @@ class StageWorker:
             stack.push_async_callback(self._store.close)
             stack.push_async_callback(self._snapshots.close)
             await self._store.ping()
-            for resource in self._sender, self._models:
+            for resource in self._sender, self._models, self._lists:
                 await resource.start()
                 stack.push_async_callback(resource.stop)
             for topic in self._topics:

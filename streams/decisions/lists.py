@@ -8,6 +8,11 @@ from numpy.typing import NDArray
 from streams.decisions.verdicts import NO_LISTS, UNLISTED, Verdicts
 
 
+def key_of(entity: str, id_: str) -> bytes:
+    """Return the key of an entity's record in the topic of lists."""
+    return f"{entity}:{id_}".encode()
+
+
 class EntityLists:
     """Which entities are listed; an entity is on one list at most.
 

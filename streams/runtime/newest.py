@@ -13,10 +13,11 @@ MORE_AT_ONCE = 4  # as many records as before: the first is nearly always the on
 
 
 class Logged(NamedTuple):
-    """A record's offset and value, empty where it is null."""
+    """A record's offset, value and key, empty where they are null."""
 
     offset: int
     value: bytes
+    key: bytes = b""
 
 
 async def newest_first(
@@ -57,5 +58,7 @@ async def _between(
         if not records:
             raise KafkaTimeoutError(f"{place.topic}/{place.partition}: the records from {position} on do not come")
         position = records[-1].offset + 1
-        found += [Logged(record.offset, record.value or b"") for record in records if record.offset < end]
+        found += [
+            Logged(record.offset, record.value or b"", record.key or b"") for record in records if record.offset < end
+        ]
     return found

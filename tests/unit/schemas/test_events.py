@@ -59,6 +59,11 @@ MESSAGES = {
         alias=st.sampled_from(["champion", "challenger"]), recipe=ids, by=st.sampled_from(["learner", "operator"]),
         reason=texts_of_any, created_at=millis, model=st.none() | snapshots,
     ),
+    events.Listing: st.builds(
+        events.Listing,
+        entity=ids.filter(lambda text: len(text) <= 64), id=ids, list=st.sampled_from(["block", "allow"]),
+        reason=texts_of_any, created_at=millis,
+    ),
     events.Watermark: st.builds(events.Watermark, watermark=st.none() | millis),
 }  # fmt: skip
 

@@ -10,7 +10,7 @@ def test_the_catalogue_names_every_topic_of_a_use_case():
     """Topics are `<usecase>.<noun>`, each once."""
     assert [topic.name for topic in FRAUD] == [
         "fraud.transactions", "fraud.by-terminal", "fraud.labels", "fraud.scores", "fraud.examples", "fraud.models",
-        "fraud.aliases", "fraud.dlq",
+        "fraud.aliases", "fraud.lists", "fraud.dlq",
     ]  # fmt: skip
 
 
@@ -22,10 +22,10 @@ def test_a_hop_a_further_entity():
 
 
 def test_a_deployment_shares_nothing_but_the_inputs():
-    """One beside another reads the same events and labels; whatever it writes has a name of its own."""
+    """One beside another reads the same events, labels and lists; whatever it writes has a name of its own."""
     beside = catalogue("fraud", "transactions", ("terminal",), 4, "fraud.v2")
     shared = {topic.name for topic in beside} & BY_NAME.keys()
-    assert shared == {"fraud.transactions", "fraud.labels"}
+    assert shared == {"fraud.transactions", "fraud.labels", "fraud.lists"}
     assert {topic.name for topic in beside} - shared == {
         "fraud.v2.by-terminal", "fraud.v2.scores", "fraud.v2.examples", "fraud.v2.models", "fraud.v2.aliases",
         "fraud.v2.dlq",
@@ -41,7 +41,7 @@ def test_a_deployment_that_publishes_writes_the_public_scores_too():
 
 
 def test_what_has_one_order_has_one_partition():
-    """Everything scales with the partitions asked for but examples, models and the dead letters."""
+    """Everything scales with the partitions asked for but what has to be read in one order."""
     assert {name: topic.partitions for name, topic in BY_NAME.items()} == {
         "fraud.transactions": 4,
         "fraud.by-terminal": 4,
@@ -50,6 +50,7 @@ def test_what_has_one_order_has_one_partition():
         "fraud.examples": 1,
         "fraud.models": 1,
         "fraud.aliases": 1,
+        "fraud.lists": 1,
         "fraud.dlq": 1,
     }
 

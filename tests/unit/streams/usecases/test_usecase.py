@@ -75,5 +75,6 @@ def test_its_deployments_have_nothing_of_each_others(usecase):
     assert beside.full_name == f"{usecase.name}.v2"
     assert beside.group("stages") != usecase.group("stages")
     shared = {topic.name for topic in beside.topics(2)} & {topic.name for topic in usecase.topics(2)}
-    assert shared == {usecase.topics(2).events.name, usecase.topics(2).labels.name}
+    inputs = usecase.topics(2)
+    assert shared == {inputs.events.name, inputs.labels.name, inputs.lists.name}
     assert usecase.deployed("v2", publishing=True).topics(2).published == usecase.topics(2).scores
