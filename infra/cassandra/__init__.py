@@ -92,13 +92,15 @@ WHERE usecase = ? AND day = ? AND (created_at, model_id) < (?, ?) LIMIT ?
 """
 
 INSERT_ALIAS_CHANGE = """
-INSERT INTO {keyspace}.model_aliases (usecase, year, created_at, alias, recipe, model_id, changed_by, reason)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?
+INSERT INTO {keyspace}.model_aliases
+  (usecase, year, changed_at, topic_offset, alias, recipe, model_id, changed_by, reason, created_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?
 """
 
 SELECT_ALIAS_CHANGES = """
-SELECT to_unix_timestamp(created_at), alias, recipe, model_id, changed_by, reason FROM {keyspace}.model_aliases
-WHERE usecase = ? AND year = ? AND (created_at, alias) < (?, ?) LIMIT ?
+SELECT to_unix_timestamp(changed_at), topic_offset, alias, recipe, model_id, changed_by, reason,
+  to_unix_timestamp(created_at)
+FROM {keyspace}.model_aliases WHERE usecase = ? AND year = ? AND (changed_at, topic_offset) < (?, ?) LIMIT ?
 """
 
 

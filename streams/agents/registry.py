@@ -14,7 +14,7 @@ import msgspec
 from schemas.events import AliasChange, ModelAnnouncement
 from streams.metrics import Metrics
 from streams.runtime.batches import Batch
-from streams.stores.registry import ModelRegistry
+from streams.stores.registry import ModelRegistry, changed
 
 STAGE = "registry"
 HOUR_MS = 3_600_000
@@ -36,7 +36,7 @@ class RegistryAgent:
 
     async def keep_models(self, batch: Batch) -> AsyncGenerator[int, None]:
         """Keep a batch of announcements; yields its next offset once all of it is kept."""
-        for offset, value in _values(batch):
+        for _, offset, value in _values(batch):
             announcement = self._read(_decode_announcement, batch, offset, value)
             if announcement is not None:
                 # The first of an hour, or of a process, lasts: enough to go back to, and few.
@@ -48,10 +48,10 @@ class RegistryAgent:
 
     async def keep_changes(self, batch: Batch) -> AsyncGenerator[int, None]:
         """Keep a batch of alias changes; yields its next offset once all of it is kept."""
-        for offset, value in _values(batch):
+        for time, offset, value in _values(batch):
             change = self._read(_decode_change, batch, offset, value)
             if change is not None:
-                await self._registry.write_change(change)
+                await self._registry.write_change(changed(change, time, offset))
         self._metrics.events.labels(STAGE).inc(len(batch.records))
         yield batch.next_offset
 
@@ -64,7 +64,8 @@ class RegistryAgent:
             return None
 
 
-def _values(batch: Batch) -> list[tuple[int, bytes]]:
-    """Return offset and value of the records that are not null, as a deleted one is."""
-    rows = zip(batch.records.offsets.tolist(), batch.records.values(), strict=True)
-    return [(offset, value) for offset, value in rows if value is not None]
+def _values(batch: Batch) -> list[tuple[int, int, bytes]]:
+    """Return time, offset and value of the records that are not null, as a deleted one is."""
+    records = batch.records
+    rows = zip(records.timestamps.tolist(), records.offsets.tolist(), records.values(), strict=True)
+    return [(time, offset, value) for time, offset, value in rows if value is not None]

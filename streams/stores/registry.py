@@ -27,14 +27,24 @@ class Registered(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A change of an alias: to a recipe's newest snapshot, or to `model_id` for good; by whom, when and why."""
+    """A change of an alias: to a recipe's newest snapshot, or to `model_id` for good; by whom, when and why.
 
-    created_at: int
+    `changed_at` is when Kafka had it and scorers went by it, `offset` its place on the topic; `created_at` is when it
+    was decided, in stream time if by the learner, which may tell it again after a crash.
+    """
+
+    changed_at: int
+    offset: int
     alias: str
     recipe: str
     model_id: str | None
     by: str
     reason: str
+    created_at: int
+
+    def tells(self, change: AliasChange) -> bool:
+        """Say whether this is `change`, told at whatever time."""
+        return self == changed(change, self.changed_at, self.offset)
 
 
 class ModelRegistry(Protocol):
@@ -47,7 +57,7 @@ class ModelRegistry(Protocol):
     async def write(self, record: bytes, models: Sequence[ModelSnapshot], lasting: bool) -> None:
         """Keep an announcement, as it was on its topic, and the snapshots in it."""
 
-    async def write_change(self, change: AliasChange) -> None:
+    async def write_change(self, change: Change) -> None:
         """Keep who changed an alias to what, when and why."""
 
     def newest(self, until: int) -> AsyncGenerator[Registered, None]:
@@ -60,7 +70,7 @@ class ModelRegistry(Protocol):
         """Return the announcement as it was on its topic, None where it is not kept any more."""
 
     def changes(self, until: int) -> AsyncGenerator[Change, None]:
-        """Yield the changes made until then (epoch ms), newest first."""
+        """Yield the changes that took effect until then (epoch ms), newest first."""
 
     async def close(self) -> None:
         """Give the connections back."""
@@ -92,7 +102,8 @@ def registered(record: bytes, models: Sequence[ModelSnapshot], lasting: bool) ->
     ]
 
 
-def changed(change: AliasChange) -> Change:
-    """Return what is said of a change."""
+def changed(change: AliasChange, changed_at: int, offset: int) -> Change:
+    """Return what is said of a change that Kafka has had since then, at that offset."""
     pinned = change.model.model_id if change.model else None
-    return Change(change.created_at, change.alias, change.recipe, pinned, change.by, change.reason)
+    said = (change.alias, change.recipe, pinned, change.by, change.reason)
+    return Change(changed_at, offset, *said, change.created_at)

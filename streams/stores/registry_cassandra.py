@@ -12,10 +12,10 @@ from typing import Any
 from cassandra.query import BoundStatement, PreparedStatement
 
 from infra import cassandra as cql
-from schemas.events import AliasChange, ModelSnapshot
+from schemas.events import ModelSnapshot
 from streams.stores.cql import CqlSession, Row
 from streams.stores.history import DAY_MS, OnRetry
-from streams.stores.registry import Change, Registered, announcement_name, changed, registered
+from streams.stores.registry import Change, Registered, announcement_name, registered
 
 DAY_SECONDS = 86_400
 RECORD_SECONDS, LASTING_SECONDS = 2 * DAY_SECONDS, 90 * DAY_SECONDS
@@ -73,9 +73,8 @@ class CassandraRegistry:
         )
         await self._session.write(row for one in registered(record, models, lasting) for row in self._rows(one))
 
-    async def write_change(self, change: AliasChange) -> None:
-        row = changed(change)
-        values = (self._usecase, _year(row.created_at), *row, row.created_at * 1000)
+    async def write_change(self, change: Change) -> None:
+        values = (self._usecase, _year(change.changed_at), *change, change.changed_at * 1000)
         await self._session.execute(self._insert_change.bind(values))
 
     async def newest(self, until: int) -> AsyncGenerator[Registered, None]:
@@ -104,11 +103,11 @@ class CassandraRegistry:
     async def changes(self, until: int) -> AsyncGenerator[Change, None]:
         year = _year(until)
         for number in range(year, year - CHANGE_YEARS, -1):
-            time, alias = until + 1, ""
-            while rows := await self._read(self._select_changes, PAGE, self._usecase, number, time, alias, PAGE):
+            time, offset = until + 1, -1
+            while rows := await self._read(self._select_changes, PAGE, self._usecase, number, time, offset, PAGE):
                 for row in rows:
                     yield Change(*row)
-                time, alias = rows[-1][:2]
+                time, offset = rows[-1][:2]
 
     def _rows(self, row: Registered) -> Iterator[BoundStatement]:
         values = (*row, row.created_at * 1000 + row.lasting)

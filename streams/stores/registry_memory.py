@@ -2,8 +2,8 @@
 
 from collections.abc import AsyncGenerator, Sequence
 
-from schemas.events import AliasChange, ModelSnapshot
-from streams.stores.registry import Change, Registered, announcement_name, changed, registered
+from schemas.events import ModelSnapshot
+from streams.stores.registry import Change, Registered, announcement_name, registered
 
 
 class MemoryRegistry:
@@ -12,7 +12,7 @@ class MemoryRegistry:
     def __init__(self) -> None:
         self._models: dict[tuple[int, str], Registered] = {}
         self._records: dict[str, bytes] = {}
-        self._changes: dict[tuple[int, str], Change] = {}
+        self._changes: set[Change] = set()
 
     async def write(self, record: bytes, models: Sequence[ModelSnapshot], lasting: bool) -> None:
         self._records[announcement_name(record)] = record
@@ -21,8 +21,8 @@ class MemoryRegistry:
             if there is None or lasting or not there.lasting:
                 self._models[row.created_at, row.model_id] = row
 
-    async def write_change(self, change: AliasChange) -> None:
-        self._changes[change.created_at, change.alias] = changed(change)
+    async def write_change(self, change: Change) -> None:
+        self._changes.add(change)
 
     async def newest(self, until: int) -> AsyncGenerator[Registered, None]:
         for _, row in sorted(self._models.items(), reverse=True):
@@ -36,8 +36,8 @@ class MemoryRegistry:
         return self._records.get(announcement)
 
     async def changes(self, until: int) -> AsyncGenerator[Change, None]:
-        for _, row in sorted(self._changes.items(), reverse=True):
-            if row.created_at <= until:
+        for row in sorted(self._changes, key=lambda row: row[:2], reverse=True):
+            if row.changed_at <= until:
                 yield row
 
     async def close(self) -> None:

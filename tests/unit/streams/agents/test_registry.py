@@ -10,6 +10,7 @@ from streams.agents.registry import HOUR_MS, RegistryAgent
 from streams.metrics import Metrics
 from streams.runtime.batches import Batch
 from streams.runtime.records import Records
+from streams.stores.registry import Change
 from streams.stores.registry_memory import MemoryRegistry
 
 HOUR = 480_000 * HOUR_MS
@@ -83,11 +84,12 @@ def test_what_is_no_announcement_is_passed_over_and_counted() -> None:
 
 
 def test_alias_changes_are_kept() -> None:
-    """Who, when and why, with the pinned model's name."""
+    """Who, when by Kafka, and why, with the pinned model's name."""
     store = MemoryRegistry()
     pinned = ModelSnapshot("ftrl@7", "ftrl", "00ff", {}, 7, 1, None, {}, b"")
     agent = RegistryAgent(store, Metrics("test"))
-    change = AliasChange("champion", "ftrl", "operator", "it decays", 5, pinned)
+    change = AliasChange("champion", "ftrl", "operator", "it decays", 4, pinned)
     assert asyncio.run(every(agent.keep_changes(batch(encode(change), b"{}", None)))) == [8]
-    ((time, alias, recipe, model_id, by, reason),) = asyncio.run(every(store.changes(FOREVER)))
-    assert (time, alias, recipe, model_id, by, reason) == (5, "champion", "ftrl", "ftrl@7", "operator", "it decays")
+    (only,) = asyncio.run(every(store.changes(FOREVER)))
+    assert only == Change(1, 5, "champion", "ftrl", "ftrl@7", "operator", "it decays", created_at=4)
+    assert only.tells(change)
