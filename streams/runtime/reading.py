@@ -15,9 +15,10 @@ PATIENCE = 20.0  # seconds without a record
 
 
 async def read_partition(
-    kafka: str, topic: Topic, partition: int = 0, since: int | None = None
+    kafka: str, topic: Topic, partition: int = 0, since: int | None = None, first: int = 0
 ) -> AsyncIterator[Records]:
-    """Yield what a partition holds now, from the first record on that has a time of `since` (epoch ms) or later.
+    """Yield what a partition holds now, from the first record on that has a time of `since` (epoch ms) or later and
+    an offset of `first` or more.
 
     No record stops it, whatever its headers are. Raises KafkaUnavailable, and TopicMismatch where the topic is
     not there as it is declared.
@@ -35,7 +36,7 @@ async def read_partition(
         await _verify(consumer, topic)
         consumer.assign([place])
         begin, end = await _span(consumer, place, since)
-        consumer.seek(place, begin)
+        consumer.seek(place, max(begin, first))
         heard = time.monotonic()
         while (at := await consumer.position(place)) < end:
             await fetcher.wait([place], PATIENCE)

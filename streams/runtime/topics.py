@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import OffsetSpec
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import GroupIdNotFoundError, KafkaError, TopicAlreadyExistsError
 
 from schemas.topics import Topic
 
@@ -66,6 +66,16 @@ def record_counts(kafka: str, topics: Iterable[Topic]) -> dict[str, int]:
     for partition, end in ends.items():
         counts[partition.topic] = counts.get(partition.topic, 0) + end.offset
     return counts
+
+
+def group_members(kafka: str, group: str) -> int:
+    """Return how many processes are in a consumer group. Raises KafkaUnavailable."""
+    with _admin(kafka) as admin:
+        try:
+            described = admin.describe_groups([group])
+        except GroupIdNotFoundError:
+            return 0
+    return len(described[group]["members"])
 
 
 @contextmanager

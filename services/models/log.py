@@ -1,0 +1,96 @@
+"""The model topic and the alias topic as this tool reads and writes them."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+from aiokafka.errors import KafkaError
+
+from schemas.codec import encode
+from schemas.events import AliasChange, ModelAnnouncement
+from schemas.topics import Topic, Topics
+from services.models.choice import Refused
+from streams.models.snapshot import SnapshotRefused, verify_announcement
+from streams.runtime.newest import newest_first
+from streams.runtime.sender import Sender
+from streams.runtime.topics import KafkaUnavailable
+from streams.usecases import UseCase
+
+MOST_TRIED = 100  # records that are looked at for a sound one
+DELIVERY_SECONDS = 20.0
+
+T = TypeVar("T")
+
+_decode_announcement = msgspec.json.Decoder(ModelAnnouncement).decode
+_decode_change = msgspec.json.Decoder(AliasChange).decode
+
+
+@dataclass(frozen=True)
+class ModelLog:
+    """What is announced of a use case's models on the cluster at `kafka`. Raises KafkaUnavailable."""
+
+    kafka: str
+    usecase: UseCase
+    topics: Topics
+
+    async def aliases(self) -> dict[str, AliasChange]:
+        """Return the newest change of each alias that was ever changed."""
+        newest: dict[str, AliasChange] = {}
+        async with aclosing(self._newest(self.topics.aliases, _decode_change)) as changes:
+            async for _, change in changes:
+                newest.setdefault(change.alias, change)
+        return newest
+
+    async def newest(self, key: bytes) -> tuple[int, ModelAnnouncement]:
+        """Return the newest announcement that is sound and of our features, and its offset; raises Refused."""
+        error: Exception | None = None
+        tried = 0
+        async with aclosing(self._newest(self.topics.models, _decode_announcement)) as announcements:
+            async for offset, announcement in announcements:
+                try:
+                    verify_announcement(announcement, key, self.usecase.features.fingerprint)
+                    return offset, announcement
+                except SnapshotRefused as refused:
+                    error = error or refused
+                tried += 1
+                if tried == MOST_TRIED:
+                    break
+        why = f"the newest of {tried}: {error}" if error else "it is empty"
+        raise Refused(f"{self.topics.models.name} has no model that may be used ({why})")
+
+    async def announce(self, announcement: ModelAnnouncement) -> None:
+        """Announce models; returns once Kafka has them."""
+        await self._send(self.topics.models, self.usecase.name.encode(), announcement)
+
+    async def change(self, change: AliasChange) -> None:
+        """Change an alias; returns once Kafka has it."""
+        await self._send(self.topics.aliases, change.alias.encode(), change)
+
+    async def _send(self, topic: Topic, key: bytes, message: ModelAnnouncement | AliasChange) -> None:
+        async with self._answering():
+            sender = Sender(self.kafka, "models", DELIVERY_SECONDS)
+            await sender.start()
+            try:
+                await sender.send(topic.name, key, encode(message))
+                await sender.acked(sender.mark())
+            finally:
+                await sender.stop()
+
+    async def _newest(self, topic: Topic, decode: Callable[[bytes], T]) -> AsyncGenerator[tuple[int, T], None]:
+        """Yield what can be decoded of a topic, the newest first."""
+        async with self._answering(), aclosing(newest_first(self.kafka, topic.name)) as records:
+            async for record in records:
+                try:
+                    decoded = decode(record.value)
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                    continue
+                yield record.offset, decoded
+
+    @asynccontextmanager
+    async def _answering(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except KafkaError as error:
+            raise KafkaUnavailable(f"Kafka at {self.kafka} does not answer ({type(error).__name__})") from None
