@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,14 @@ from streams.agents.deadletters import DeadLetters
 from streams.agents.intake import EventReader
 from streams.agents.scoring import ScoreWriter, ServingModel
 from streams.decisions.lists import EntityLists
+from streams.features.ids import hashes
+from streams.features.memory import EntityMemory
 from streams.features.table import EntityTable
 from streams.metrics import Metrics
 from streams.runtime import faults
 from streams.runtime.batches import Batch
-from streams.runtime.checkpoint import OwnedPartition
+from streams.runtime.checkpoint import OwnedPartition, folding
+from streams.runtime.gate import Gates
 from streams.runtime.hop import EVENT, WATERMARK, HopFormat, HopRows, features_of
 from streams.runtime.records import Records, Spans, by_partition, partition_of
 from streams.runtime.sender import Sender
@@ -61,55 +64,64 @@ class StageAgent:
         self._writer = ScoreWriter(usecase, metrics)
         self.model: ServingModel | None = None
         self.lists = EntityLists(usecase.verdicts, usecase.entities)
+        self._memory = EntityMemory(self.stage, self._features)
+        self._gates = Gates(self.topic.partitions, topics.events.partitions)
+        self._events = metrics.events.labels(self.stage.entity)
+        self._batches = metrics.batches.labels(self.stage.entity)
+        self._batch_seconds = metrics.batch_seconds.labels(self.stage.entity)
+
+    @property
+    def duplicates(self) -> int:
+        """How many rows that came by a hop were dropped, as they had come before."""
+        return self._gates.duplicates
 
     async def claim(self, partition: int) -> int:
         """Take a partition over and return the offset to read from."""
-        table = EntityTable(self.stage, self._features)
+        table = EntityTable(self.stage, self._features, self._memory)
         owned = OwnedPartition(self._usecase.states(self.stage, partition), table, self._store, self._metrics)
         offset = await owned.claim(self._topics.events.partitions if self._index else None)
+        if owned.gate:
+            self._gates.add(partition, owned.gate)
         self.owned[partition] = owned
         return offset
 
     def release(self, partition: int) -> None:
         """Forget a partition that another worker takes over; a checkpoint round under way leaves it out."""
+        self._gates.remove(partition)
         if owned := self.owned.pop(partition, None):
             owned.abandon()
 
     async def on_batches(self, batches: Sequence[Batch]) -> None:
         """Fold what a fetch brought of several partitions and send its outputs.
 
-        All partitions are read, passed on and scored together, as a call costs more than an event. The offsets
+        All partitions are read, folded, passed on and scored together, as a call costs more than an event. The offsets
         count once a checkpoint has kept them.
         """
         started = time.perf_counter()
-        async with AsyncExitStack() as stack:
-            for batch in batches:
-                await stack.enter_async_context(self.owned[batch.partition].folding())
-            rows, homes = await self._read(batches)
-            passed = {}
-            for batch in batches:
-                start, end = np.searchsorted(homes, [batch.partition, batch.partition + 1]).tolist()
-                passed[batch.partition] = self._gated(self.owned[batch.partition], rows.between(start, end))
+        batches = sorted(batches, key=lambda batch: batch.partition)
+        partitions = [self.owned[batch.partition] for batch in batches]
+        async with folding(*partitions):
+            rows, homes = self._gated(*await self._read(batches))
             faults.point("gated")
-            await self._fold(passed)
+            passed = await self._fold(rows, homes)
             faults.point("sent")
-            for batch in batches:
-                self.owned[batch.partition].folded(batch.next_offset, passed=len(passed[batch.partition]) > 0)
+            for owned, batch in zip(partitions, batches, strict=True):
+                owned.folded(batch.next_offset, passed=batch.partition in passed)
         await self._sender.room()
-        self._metrics.events.labels(self.stage.entity).inc(sum(len(batch.records) for batch in batches))
-        self._metrics.batches.labels(self.stage.entity).inc()
-        self._metrics.batch_seconds.labels(self.stage.entity).observe(time.perf_counter() - started)
+        self._events.inc(sum(len(batch.records) for batch in batches))
+        self._batches.inc()
+        self._batch_seconds.observe(time.perf_counter() - started)
 
     async def give_up_late_watermarks(self, patience: float) -> None:
         """Fold what a gate has held for `patience` seconds without a new watermark passing anything."""
         for partition, owned in list(self.owned.items()):
-            async with owned.folding():
+            async with folding(owned):
                 mine = self.owned.get(partition) is owned  # it may have been given up while we waited
                 if not mine or not owned.gate or not owned.gate.held or owned.held_for() < patience:
                     continue
                 rows = owned.gate.give_up()
                 log.warning("%s: no watermark for %.0f s, %d rows go on without", owned.name, patience, len(rows))
-                await self._fold({partition: rows})
+                await self._fold(rows, np.full(len(rows), partition))
                 owned.folded(owned.next_offset, passed=True)
 
     def show(self, metrics: Metrics) -> None:
@@ -124,8 +136,7 @@ class StageAgent:
             metrics.model_age_seconds.set(self._clock() - self.model.created_at / 1000)
 
     async def _read(self, batches: Sequence[Batch]) -> tuple[HopRows, NDArray[np.int64]]:
-        """Return the sound rows of all batches and the partition of each, ascending; bury the others."""
-        batches = sorted(batches, key=lambda batch: batch.partition)
+        """Return the sound rows of all batches, in order of partitions, and the partition of each; bury the others."""
         records = Records.concatenate([batch.records for batch in batches])
         homes = np.repeat([batch.partition for batch in batches], [len(batch.records) for batch in batches])
         if self._format is None:
@@ -158,72 +169,70 @@ class StageAgent:
             return Poison("undecodable", "not a hop message")
         return Poison("foreign_features", f"a hop message of feature set {found}, this deployment has {ours}")
 
-    def _gated(self, owned: OwnedPartition, rows: HopRows) -> HopRows:
-        """Return what the partition's gate lets pass."""
-        if not owned.gate:
-            return rows
-        before = owned.gate.duplicates
-        rows = owned.gate.receive(rows)
-        if owned.gate.duplicates > before:
-            self._metrics.duplicates.labels(self.stage.entity).inc(owned.gate.duplicates - before)
-        return rows
+    def _gated(self, rows: HopRows, homes: NDArray[np.int64]) -> tuple[HopRows, NDArray[np.int64]]:
+        """Return what the gates let pass, and the partition of each."""
+        if not self._index:
+            return rows, homes
+        before = self._gates.duplicates
+        passed = self._gates.receive(rows, homes)
+        if self._gates.duplicates > before:
+            self._metrics.duplicates.labels(self.stage.entity).inc(self._gates.duplicates - before)
+        return passed
 
-    async def _fold(self, passed: Mapping[int, HopRows]) -> None:
-        """Fold the rows of each partition into its entities, and send what comes of all of them."""
-        parts = {partition: rows for partition, rows in passed.items() if len(rows)}
-        if not parts:
-            return
-        keys = {partition: self._keys(rows) for partition, rows in parts.items()}
-        missing = {partition: self.owned[partition].missing(mine) for partition, mine in keys.items()}
-        loads = [self.owned[partition].load(absent) for partition, absent in missing.items() if absent]
-        if loads:
-            await asyncio.gather(*loads)
-        staged = []
-        for partition, rows in parts.items():
-            parts[partition], features = self._fold_into(self.owned[partition], rows, keys[partition])
-            staged.append(features)
-        faults.point("folded")
-        rows = HopRows.concatenate(list(parts.values()))
-        if not len(rows):
-            return
-        features = np.concatenate(staged)
-        if self._next:
-            self._pass_on(rows, features)
-        else:
-            self._score(rows, features, np.repeat(list(parts), [len(part) for part in parts.values()]))
+    async def _fold(self, rows: HopRows, homes: NDArray[np.int64]) -> Collection[int]:
+        """Fold rows into the entities of their partitions (`homes`, ascending), and send what comes of them.
 
-    def _keys(self, rows: HopRows) -> list[bytes]:
-        """Return the entity of each row that is no watermark."""
-        texts = rows.texts[1 + self._index]
-        if (rows.kinds == WATERMARK).any():
-            texts = [text for text, kind in zip(texts, rows.kinds.tolist(), strict=True) if kind != WATERMARK]
-        return [text.encode() for text in texts]
-
-    def _fold_into(
-        self, owned: OwnedPartition, rows: HopRows, keys: Sequence[bytes]
-    ) -> tuple[HopRows, NDArray[np.float64]]:
-        """Return the rows without events sent twice, and the stage's features of each, zeros for what is no event.
-
-        `keys` are those of `_keys`.
+        Returns the partitions.
         """
+        if not len(rows):
+            return ()
         promises = rows.kinds == WATERMARK
-        records = rows.take(np.flatnonzero(~promises)) if promises.any() else rows
-        late = owned.table.late
-        ids = [text.encode() for text in records.texts[0]] if owned.table.remembers else []
-        values = records.numbers[:, : len(self._features.values) + 1]
-        features, fresh = owned.table.fold_once(ids, keys, records.kinds, records.times, values)
-        if owned.table.late > late:
-            self._metrics.late.labels(self.stage.entity).inc(owned.table.late - late)
+        records = np.flatnonzero(~promises) if promises.any() else None
+        of = rows if records is None else rows.take(records)
+        slots, partitions = await self._slots(of, homes if records is None else homes[records])
+        features, fresh = self._fold_into(of, slots)
+        if records is not None:
+            folded, features = features, np.zeros((len(rows), features.shape[1]))
+            features[records] = folded
+            new, fresh = fresh, np.ones(len(rows), np.bool_)
+            fresh[records] = new
+            partitions = set(homes.tolist())
+        faults.point("folded")
         if not fresh.all():
             self._metrics.duplicates.labels(self.stage.entity).inc(int((~fresh).sum()))
-        if records is not rows:
-            folded, features = features, np.zeros((len(rows), features.shape[1]))
-            features[~promises] = folded
-            fresh, new = np.ones(len(rows), np.bool_), fresh
-            fresh[~promises] = new
-        if fresh.all():
-            return rows, features
-        return rows.take(np.flatnonzero(fresh)), features[fresh]
+            rows, features, homes = rows.take(np.flatnonzero(fresh)), features[fresh], homes[fresh]
+        if not len(rows):
+            pass
+        elif self._next:
+            self._pass_on(rows, features)
+        else:
+            self._score(rows, features, homes)
+        return partitions
+
+    async def _slots(self, rows: HopRows, homes: NDArray[np.int64]) -> tuple[NDArray[np.int64], Collection[int]]:
+        """Return where the entity of each row lies in the memory, loaded if need be, and the partitions."""
+        keys = [text.encode() for text in rows.texts[1 + self._index]]
+        if not keys:
+            return np.empty(0, np.int64), ()
+        # Few partitions, and rows in their order: where each begins is found faster than by NumPy.
+        parts = {partition: bisect_left(homes, partition) for partition in dict.fromkeys(homes.tolist())}
+        ends = [*list(parts.values())[1:], len(keys)]
+        mine = [(self.owned[one], keys[start:end]) for (one, start), end in zip(parts.items(), ends, strict=True)]
+        loads = [owned.load(missing) for owned, some in mine if (missing := owned.missing(some))]
+        if loads:
+            await asyncio.gather(*loads)
+        return np.array([slot for owned, some in mine for slot in owned.table.slots(some)], np.int64), parts
+
+    def _fold_into(self, rows: HopRows, slots: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Return the stage's features of each row, zeros for what is no event, and which rows were not sent twice."""
+        memory = self._memory
+        late = memory.late
+        ids = hashes([text.encode() for text in rows.texts[0]]) if memory.remembers else np.empty(0)
+        values = rows.numbers[:, : len(self._features.values) + 1]
+        folded = memory.fold(slots, rows.kinds, rows.times, values, ids)
+        if memory.late > late:
+            self._metrics.late.labels(self.stage.entity).inc(memory.late - late)
+        return folded
 
     def _pass_on(self, rows: HopRows, features: NDArray[np.float64]) -> None:
         """Send the events to the partitions of their next entity, and watermarks to all of them."""

@@ -14,8 +14,7 @@ The order of effects, and what a crash after each step leaves behind:
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 
 from streams.features.table import EntityTable, StateRefused
 from streams.metrics import Metrics
@@ -25,6 +24,38 @@ from streams.runtime.sender import Sender
 from streams.stores.state import Checkpoint, StateStore
 
 log = logging.getLogger(__name__)
+
+
+class folding:  # noqa: N801 - reads like the context managers of contextlib
+    """Keep checkpoints out while batches of some partitions, in ascending order, are folded.
+
+    And for ever if that fails: state and offset differ then.
+    """
+
+    def __init__(self, *partitions: "OwnedPartition") -> None:
+        self._partitions = partitions
+        self.locked: list[OwnedPartition] = []
+
+    async def __aenter__(self) -> None:
+        try:
+            for one in self._partitions:
+                await one.lock.acquire()
+                self.locked.append(one)
+        except BaseException:
+            self._release()
+            raise
+        for one in self._partitions:
+            one.folds_open += 1
+
+    async def __aexit__(self, failed: object, *_: object) -> None:
+        if not failed:
+            for one in self._partitions:
+                one.folds_open -= 1
+        self._release()
+
+    def _release(self) -> None:
+        for one in self.locked:
+            one.lock.release()
 
 
 class OwnedPartition:
@@ -39,9 +70,9 @@ class OwnedPartition:
         self.gate: Gate | None = None
         self.next_offset = -1
         self.kept_offset = -1
-        self._lock = asyncio.Lock()
+        self.lock = asyncio.Lock()
+        self.folds_open = 0  # one that failed stays open
         self._saving = asyncio.Lock()
-        self._torn = False
         self._abandoned = False
         self._changed_at: float | None = None
         self._held_since: float | None = None
@@ -102,14 +133,6 @@ class OwnedPartition:
             f"{self.name}: the state of one entity: {why}; it is kept as {place}, its next owner rebuilds"
         )
 
-    @asynccontextmanager
-    async def folding(self) -> AsyncIterator[None]:
-        """Keep checkpoints out while a batch is folded, and for ever if that fails: state and offset differ then."""
-        async with self._lock:
-            torn, self._torn = self._torn, True
-            yield
-            self._torn = torn
-
     def folded(self, next_offset: int, passed: bool) -> None:
         """Note that everything before `next_offset` is folded or held by the gate, and whether any row passed it."""
         now = time.monotonic()
@@ -122,8 +145,12 @@ class OwnedPartition:
             self._held_since = now
 
     def abandon(self) -> None:
-        """Never write the partition again: another worker takes it over. A write under way goes on."""
+        """Never write the partition again, and forget its entities: another worker takes it over.
+
+        A write under way goes on.
+        """
         self._abandoned = True
+        self.table.clear()
 
     def age(self) -> float:
         """Return how old the oldest change is that is not kept yet, in seconds."""
@@ -144,8 +171,8 @@ class OwnedPartition:
             return await self._checkpoint(sender)
 
     async def _checkpoint(self, sender: Sender) -> int | None:
-        async with self._lock:
-            if self._torn or self._abandoned or self._changed_at is None:
+        async with self.lock:
+            if self.folds_open or self._abandoned or self._changed_at is None:
                 return None
             changed_at, self._changed_at = self._changed_at, None
             states = self.table.take_dirty()
@@ -159,7 +186,8 @@ class OwnedPartition:
             faults.point("acknowledged")
             await self._store.save(self.name, self._epoch, checkpoint, states)
         except BaseException:
-            self.table.mark_dirty(key for key, _ in states)
+            if not self._abandoned:
+                self.table.mark_dirty(key for key, _ in states)
             self._changed_at = changed_at
             raise
         faults.point("kept")
@@ -171,7 +199,7 @@ class OwnedPartition:
 
         Neither between an entity's loading and its folding, nor while a checkpoint that took it is on its way.
         """
-        async with self._saving, self._lock:
+        async with self._saving, self.lock:
             return self.table.evict(limit)
 
 

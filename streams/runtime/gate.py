@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from streams.features.seen import Seen
 from streams.features.table import StateRefused
 from streams.features.vector import merge_order
-from streams.kernels import I64, OUT_FLAGS, OUT_I64, VOID, kernel
+from streams.kernels import I64, INT, OUT_FLAGS, OUT_I64, OUT_I64_2D, VOID, kernel
 from streams.runtime.hop import END_OF_WATERMARKS, FROM_LABELS, LABEL, SOURCE_TOPICS, WATERMARK, HopRows
 
 NEVER, ENDED = -1, np.iinfo(np.int64).max
@@ -110,12 +110,23 @@ class Gate:
         self._forget_promises()
         return self._release(ENDED)
 
+    def lie_in(self, seen: NDArray[np.int64], folded: NDArray[np.int64], watermarks: NDArray[np.int64]) -> None:
+        """Keep what is known of the sources in these arrays from now on."""
+        seen[:], folded[:], watermarks[:] = self._seen, self._marks.folded, self._marks.watermarks
+        self._seen, self._marks = seen, Marks(folded, watermarks, self._marks.labels)
+
     @property
     def _open(self) -> bool:
         return bool((self._marks.watermarks == NEVER).all())
 
     def _sources(self, rows: HopRows) -> NDArray[np.int64]:
         return rows.source_topics * self._partitions + rows.source_partitions
+
+    def take_labels(self, partitions: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Note labels as seen and folded, by their places in the label topic; return which are new."""
+        fresh = self._labels_seen.take(partitions, offsets)
+        self._marks.labels.take(partitions[fresh], offsets[fresh])
+        return fresh
 
     def _accept(self, rows: HopRows) -> NDArray[np.bool_]:
         """Return which rows are new, and note them as seen."""
@@ -168,6 +179,95 @@ class Gate:
         going = going[held.kinds[going] != WATERMARK]
         ids = [held.texts[0][row].encode() for row in going.tolist()]
         return held.take(going[merge_order(times[going], held.kinds[going], ids)])
+
+
+class Gates:
+    """The gates of the partitions of a stage that a worker owns: open ones take their rows in one call.
+
+    What they know of their sources lies in rows of common arrays. `duplicates` counts the rows dropped.
+    """
+
+    def __init__(self, partitions: int, sources: int) -> None:
+        self.duplicates = 0
+        self._sources = sources
+        self._gates: dict[int, Gate] = {}
+        self._seen = np.full((partitions, SOURCE_TOPICS * sources), -1, np.int64)
+        self._folded = self._seen.copy()
+        self._watermarks = np.full_like(self._seen, NEVER)
+
+    def add(self, partition: int, gate: Gate) -> None:
+        """Take in the gate of a partition."""
+        gate.lie_in(self._seen[partition], self._folded[partition], self._watermarks[partition])
+        self._gates[partition] = gate
+
+    def remove(self, partition: int) -> None:
+        """Leave the gate of a partition to itself, if it has one here."""
+        if gate := self._gates.pop(partition, None):
+            gate.lie_in(*(rows[partition].copy() for rows in (self._seen, self._folded, self._watermarks)))
+            self._watermarks[partition] = NEVER
+
+    def receive(self, rows: HopRows, homes: NDArray[np.int64]) -> tuple[HopRows, NDArray[np.int64]]:
+        """Take rows in, each by the gate of its partition in `homes` (ascending), and return those that may be folded
+        now, with their partitions.
+
+        Raises LookupError of a row whose source there is not.
+        """
+        if (self._watermarks == NEVER).all() and not (rows.kinds == WATERMARK).any():
+            return self._pass(rows, homes)
+        partitions = np.unique(homes).tolist()
+        bounds = np.searchsorted(homes, [*partitions, partitions[-1] + 1] if partitions else []).tolist()
+        parts, passed = [rows.between(0, 0)], []
+        for partition, (start, end) in zip(partitions, pairwise(bounds), strict=True):
+            gate = self._gates[partition]
+            before = gate.duplicates
+            parts.append(gate.receive(rows.between(start, end)))
+            passed.append(np.full(len(parts[-1]), partition))
+            self.duplicates += gate.duplicates - before
+        return HopRows.concatenate(parts), np.concatenate([homes[:0], *passed])
+
+    def _pass(self, rows: HopRows, homes: NDArray[np.int64]) -> tuple[HopRows, NDArray[np.int64]]:
+        """Drop what was seen; all gates are open and stay so."""
+        if (rows.source_partitions >= self._sources).any():
+            raise LookupError(f"a row of source partition {rows.source_partitions.max()}, of {self._sources}")
+        fresh = _pass(
+            homes,
+            rows.source_topics,
+            rows.source_partitions,
+            rows.source_offsets,
+            self._sources,
+            self._seen,
+            self._folded,
+        )
+        labels = np.flatnonzero(rows.source_topics == FROM_LABELS)
+        for partition in np.unique(homes[labels]).tolist():
+            mine = labels[homes[labels] == partition]
+            fresh[mine] = self._gates[partition].take_labels(rows.source_partitions[mine], rows.source_offsets[mine])
+        if fresh.all():
+            return rows, homes
+        self.duplicates += int(len(rows) - fresh.sum())
+        picked = np.flatnonzero(fresh)
+        return rows.take(picked), homes[picked]
+
+
+@kernel(OUT_FLAGS(I64, I64, I64, I64, INT, OUT_I64_2D, OUT_I64_2D))
+def _pass(
+    homes: NDArray[np.int64],
+    topics: NDArray[np.int64],
+    partitions: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    sources: int,
+    seen: NDArray[np.int64],
+    folded: NDArray[np.int64],
+) -> NDArray[np.bool_]:
+    """Return which rows are new, labels always, and note them as seen and folded."""
+    fresh = np.empty(homes.size, np.bool_)
+    for i in range(homes.size):
+        home, source = homes[i], topics[i] * sources + partitions[i]
+        fresh[i] = offsets[i] > seen[home, source] or topics[i] == FROM_LABELS
+        if fresh[i]:
+            seen[home, source] = max(seen[home, source], offsets[i])
+            folded[home, source] = max(folded[home, source], offsets[i])
+    return fresh
 
 
 @kernel(OUT_FLAGS(I64, I64, OUT_I64))

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from schemas.events import Score, Transaction
+from streams.agents import stage
 from streams.features.spec import DAY, HOUR, MINUTE, Over
 from streams.features.table import EntityTable, StateRefused
 from streams.features.vector import assemble, merge_order
@@ -293,7 +294,7 @@ def lose_unnoticed(self: PatchySender) -> None:
 
 
 async def copied_late(self: OwnedPartition, sender: Any) -> int | None:
-    if self._torn or self._abandoned or self._changed_at is None:
+    if self.folds_open or self._abandoned or self._changed_at is None:
         return None
     self._changed_at = None
     states = self.table.take_dirty()
@@ -304,7 +305,7 @@ async def copied_late(self: OwnedPartition, sender: Any) -> int | None:
 
 
 @asynccontextmanager
-async def unlocked(self: OwnedPartition) -> AsyncIterator[None]:
+async def unlocked(*partitions: OwnedPartition) -> AsyncIterator[None]:
     yield
 
 
@@ -313,8 +314,8 @@ def load_or_forget(self: EntityTable, key: bytes, state: bytes, load: Any = Enti
         load(self, key, state)
 
 
-def all_new(sources: NDArray[np.int64], offsets: NDArray[np.int64], seen: NDArray[np.int64]) -> NDArray[np.bool_]:
-    return np.ones(sources.size, np.bool_)
+def all_new(homes: NDArray[np.int64], *_: Any) -> NDArray[np.bool_]:
+    return np.ones(homes.size, np.bool_)
 
 
 MUTANTS: dict[str, tuple[Any, str, Any]] = {
@@ -325,12 +326,12 @@ MUTANTS: dict[str, tuple[Any, str, Any]] = {
     "a checkpoint does not wait for the outputs": (PatchySender, "mark", lambda self: frozenset()),
     "a refused output counts as delivered": (PatchySender, "lose", lose_unnoticed),
     "the offset is read after the states": (OwnedPartition, "_checkpoint", copied_late),
-    "a checkpoint may fall into a batch": (OwnedPartition, "folding", unlocked),
+    "a checkpoint may fall into a batch": (stage, "folding", unlocked),
     "what a failed save had is forgotten": (EntityTable, "mark_dirty", lambda self, keys: None),
     "a damaged state counts as none": (EntityTable, "load", load_or_forget),
     "rows that are held count as folded": (Gate, "resume_at", lambda self, next_offset: next_offset),
     "the marks are not kept": (Marks, "to_bytes", lambda self: b""),
-    "a row that was seen is folded again": (gate, "_accept", all_new),
+    "a row that was seen is folded again": (gate, "_pass", all_new),
 }
 
 

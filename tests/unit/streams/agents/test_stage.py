@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from schemas.events import Score
 from streams.features.pipeline import Events, Labels, Pipeline
 from streams.features.spec import DAY, HOUR
-from streams.runtime.checkpoint import evict_all
+from streams.runtime.checkpoint import evict_all, folding
 from streams.runtime.dlq import ERROR, MESSAGE, SOURCE
 from streams.runtime.hop import FROM_LABELS, HopFormat
 from streams.stores.memory import MemoryStateStore
@@ -403,7 +403,7 @@ def test_a_partition_given_up_meanwhile_is_left_alone() -> None:
         world.event(PAYMENTS[0].fields)
         await world.finish()
         agent = world.agents[TERMINAL]
-        async with agent.owned[0].folding():
+        async with folding(agent.owned[0]):
             giving_up = asyncio.create_task(agent.give_up_late_watermarks(patience=0))
             await asyncio.sleep(0)
             agent.release(0)

@@ -1,0 +1,194 @@
+"""The memory that the partitions of a stage share: every entity has a slot, its rings lie in one arena.
+
+One call folds records of any partitions: a call costs more than an event.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.features import arena, kernel, statebytes
+from streams.features.spec import Aggregate, FeatureSet, Over, Stage
+
+I64s = NDArray[np.int64]
+
+
+class StateRefused(ValueError):
+    """Stored state that must not be loaded: damaged, or written by another feature set."""
+
+
+class EntityMemory:
+    """The state of one stage's entities by slot; `EntityTable` knows whose slot it is.
+
+    `late` counts records too late for their windows; `remembers`, whether the entities know their events' ids.
+    """
+
+    def __init__(self, stage: Stage, features: FeatureSet) -> None:
+        self.stage = stage
+        self.late = 0
+        self.remembers = stage == features.stages[0]
+        self._fingerprint = np.uint64(int.from_bytes(stage.fingerprint(features.lateness), "little"))
+        self._views = _flatten(stage, features)
+        self._keys: list[bytes] = []
+        self._rings = np.zeros((64, 2 * len(stage.views) + self.remembers), arena.ring_type)
+        self._homes = np.zeros(64, np.int64)  # whose slot it is
+        self._dirty = np.zeros(64, np.uint8)
+        self._touched = np.zeros(64, np.int64)  # the number of the call that touched the slot last
+        self._calls = self._tables = 0
+        self._free: list[int] = []
+        self._times = np.zeros(1024, np.int64)
+        self._values = np.zeros(1024, np.float64)
+        self._used = 0
+
+    def new_home(self) -> int:
+        """Return the number of one more table."""
+        self._tables += 1
+        return self._tables
+
+    def add(self, key: bytes, home: int) -> int:
+        """Return an empty slot for `key` of the table `home`."""
+        if self._free:
+            slot = self._free.pop()
+            self._keys[slot] = key
+        else:
+            slot = len(self._keys)
+            self._keys.append(key)
+        if slot == len(self._rings):
+            self._rings, self._homes, self._dirty, self._touched = (
+                np.concatenate([part, np.zeros_like(part)])
+                for part in (self._rings, self._homes, self._dirty, self._touched)
+            )
+        self._homes[slot] = home
+        return slot
+
+    def drop(self, slots: I64s) -> None:
+        """Empty slots for others to have."""
+        for slot in slots.tolist():
+            self._keys[slot] = b""
+        self._free += slots.tolist()
+        self._rings[slots], self._dirty[slots], self._homes[slots] = 0, 0, 0
+        if self._times.size > max(2 * kernel.GROWTH, 4 * arena.compacted_size(self._rings)):
+            self._make_room(0)
+
+    def fold(
+        self,
+        slots: I64s,
+        kinds: NDArray[np.int8],
+        times: I64s,
+        values: NDArray[np.float64],
+        ids: NDArray[np.float64],
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Fold records in order; see `EntityTable.fold_once`. `ids` are the events' hashes, none to fold without."""
+        fresh = np.ones(len(slots), np.bool_)
+        out = np.zeros((len(slots), len(self.stage.names)), np.float64)
+        self._calls += 1
+        self._touched[slots] = self._calls
+        kinds, times, values = map(np.ascontiguousarray, (kinds, times, values))
+        counters = np.zeros(1, np.int64)
+        row = 0
+        while True:
+            row, self._used = kernel.fold(
+                row, self._used, counters, slots, kinds, times, values, ids,
+                self._rings, self._times, self._values, self._dirty, self._views, fresh, out,
+            )  # fmt: skip
+            if row == len(slots):
+                break
+            self._make_room(kernel.GROWTH)
+        self.late += int(counters[0])
+        return out, fresh
+
+    def load(self, slot: int, state: bytes) -> None:
+        """Take a state that `check` found sound into a slot."""
+        array = np.frombuffer(state, np.uint8)
+        self._used = statebytes.unpack(
+            array, slot, self._used, len(self.stage.views), self._rings, self._times, self._values
+        )
+        self._dirty[slot] = 0
+        self._touched[slot] = self._calls
+
+    def check(self, state: bytes) -> None:
+        """Make room for a state; raise StateRefused where it is unfit."""
+        array = np.frombuffer(state, np.uint8)
+        verdict, records = statebytes.verify(array, self._fingerprint, len(self.stage.views) + self.remembers)
+        if verdict == statebytes.OTHER_FEATURES:
+            raise StateRefused("written by another feature set")
+        if verdict == statebytes.CORRUPT:
+            raise StateRefused("damaged (its checksum does not fit)")
+        if self._used + 2 * records > self._times.size:
+            self._make_room(2 * records)
+
+    def take_dirty(self, home: int) -> list[tuple[bytes, bytes]]:
+        """Return (key, state bytes) of a table's entities that changed since the last call."""
+        slots = np.flatnonzero(self._dirty[: len(self._keys)])
+        slots = slots[self._homes[slots] == home]
+        self._dirty[slots] = 0
+        return self.pack(slots)
+
+    def mark_dirty(self, slots: Iterable[int]) -> None:
+        """Count slots as changed again."""
+        for slot in slots:
+            self._dirty[slot] = 1
+
+    def least_used(self, slots: I64s, most: int) -> I64s:
+        """Return those of `slots` that are clean, at most so many, the least recently used."""
+        slots = slots[self._dirty[slots] == 0]
+        if slots.size <= most:
+            return slots
+        return slots[np.argpartition(self._touched[slots], most)[:most]]
+
+    def keys(self, slots: I64s) -> list[bytes]:
+        """Return whose slots these are."""
+        return [self._keys[slot] for slot in slots.tolist()]
+
+    def pack(self, slots: I64s) -> list[tuple[bytes, bytes]]:
+        """Return (key, state bytes) of each slot."""
+        if slots.size == 0:
+            return []
+        views = len(self.stage.views)
+        ends = statebytes.sizes(slots, views, self._rings, self._values)
+        buffer = np.zeros(ends[-1], np.uint8)
+        statebytes.pack(slots, ends, self._fingerprint, views, self._rings, self._times, self._values, buffer)
+        data, bounds = buffer.tobytes(), [0, *ends.tolist()]
+        return [(self._keys[slot], data[bounds[i] : bounds[i + 1]]) for i, slot in enumerate(slots.tolist())]
+
+    def _make_room(self, records: int) -> None:
+        """Move every ring into an arena with room for at least `records` more, and half of it free."""
+        size, used = 1024, arena.compacted_size(self._rings)
+        while size < 2 * used + records:
+            size *= 2
+        times, values = np.zeros(size, np.int64), np.zeros(size, np.float64)
+        self._used = arena.compact(self._rings, self._times, self._values, times, values)
+        self._times, self._values = times, values
+
+
+def _flatten(stage: Stage, features: FeatureSet) -> tuple[NDArray[np.int64], ...]:
+    """Return the stage's declaration as the arrays that `kernel.fold` takes."""
+    over, columns_of_value, keeps, windows, window_starts = [], [], [], [], [0]
+    aggregates, feature_windows, feature_starts, columns = [], [], [0], []
+    column = 0
+    for view in stage.views:
+        over.append(view.over)
+        columns_of_value.append(len(features.values) if view.over is Over.LABELS else features.values.index(view.value))
+        keeps.append(view.windows[-1].length + features.lateness)
+        windows += [window.length for window in view.windows]
+        window_starts.append(len(windows))
+        order = sorted(
+            (view.windows.index(feature.window), column + i, feature.aggregate)
+            for i, feature in enumerate(view.features)
+        )
+        for window, at, aggregate in order:
+            feature_windows.append(window)
+            columns.append(at)
+            aggregates.append(Aggregate(aggregate))
+        column += len(view.features)
+        feature_starts.append(column)
+    if max(keeps) > statebytes.LONGEST_KEEP:
+        raise ValueError(f"{stage.entity}: a window and its lateness may be 49 days at most")
+    return tuple(
+        np.array(part, np.int64)
+        for part in (
+            over, columns_of_value, keeps, windows, window_starts,
+            aggregates, feature_windows, feature_starts, columns,
+        )
+    )  # fmt: skip
