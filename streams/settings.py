@@ -122,7 +122,7 @@ class Settings:
     """Where the servers are and how the pipeline runs; seconds and milliseconds as the names say.
 
     `kafka` may name several brokers, with commas between them. `deployment` and `publish` are explained in
-    infra/decisions/0011-deployments.md.
+    infra/decisions/0011-deployments.md. Without `label_horizon_seconds` the use case's horizon counts.
     """
 
     kafka: str = _setting("HEADRACE_KAFKA", _addresses, "127.0.0.1:9092")
@@ -138,6 +138,7 @@ class Settings:
     entity_snapshot_seconds: float = _setting("HEADRACE_ENTITY_SNAPSHOT_SECONDS", _positive(float), 300.0)
     session_seconds: float = _setting("HEADRACE_SESSION_SECONDS", _positive(float), 10.0)
     label_wait_seconds: float = _setting("HEADRACE_LABEL_WAIT_SECONDS", _positive(float), 30.0)
+    label_horizon_seconds: float | None = _setting("HEADRACE_LABEL_HORIZON_SECONDS", _positive(float), None)
     watermark_wait_seconds: float = _setting("HEADRACE_WATERMARK_WAIT_SECONDS", _positive(float), 60.0)
     max_ahead_ms: int = _setting("HEADRACE_MAX_AHEAD_MS", _positive(int), 86_400_000)
     max_entities: int = _setting("HEADRACE_MAX_ENTITIES", _positive(int), 1_000_000)

@@ -25,7 +25,9 @@ from streams.settings import Settings, SettingsError
 from streams.usecases import USECASES
 
 FOLDER = ROOT / ".headrace"
-LABEL_DELAY = "5s"
+LABEL_DELAY, HORIZON_SECONDS = "5s", 6
+"""How late a fraud is known, and after how long a payment of which nobody has complained is taken for legitimate."""
+
 DRAIN_SECONDS = 15.0
 """How long the pipeline may stand still at the end before what is missing counts as lost."""
 
@@ -64,6 +66,7 @@ def _demo(options: argparse.Namespace, settings: Settings, folder: Path) -> None
     environment = {
         **servers.environment(),
         "HEADRACE_METRICS_PORT": "0",
+        "HEADRACE_LABEL_HORIZON_SECONDS": str(HORIZON_SECONDS),
         "HEADRACE_MODEL_KEY": secrets.token_hex(32),
     }
     with Processes(folder / "logs", environment) as processes:
@@ -85,11 +88,13 @@ def _demo(options: argparse.Namespace, settings: Settings, folder: Path) -> None
 
 
 def _start_simulator(options: argparse.Namespace, processes: Processes) -> Process:
-    simulator = processes.start(
-        "simulator", "services.simulator", options.usecase, "--rate", str(options.rate), "--label-delay", LABEL_DELAY
-    )
+    how = ("--rate", str(options.rate), "--label-delay", LABEL_DELAY, "--labels", "frauds")
+    simulator = processes.start("simulator", "services.simulator", options.usecase, *how)
     processes.wait_ready(READY_SECONDS)
-    _say(f"simulator ready: {options.rate:g} events/s, labels {LABEL_DELAY} late; Ctrl-C ends")
+    _say(
+        f"simulator ready: {options.rate:g} events/s, frauds known {LABEL_DELAY} late, the rest assumed "
+        f"legitimate after {HORIZON_SECONDS}s; Ctrl-C ends"
+    )
     return simulator
 
 
@@ -156,9 +161,9 @@ def _interrupt(*_: object) -> NoReturn:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m services.demo",
-        description="Start Kafka, Valkey and Cassandra on free ports, then worker, learner, history and "
-        "simulator, and print a line a second: the rate, the time from event to score, the worker's lag, the model "
-        "in use, the examples learnt, and the AUC of the scores given so far on the labels that came since.",
+        description="Start Kafka, Valkey and Cassandra on free ports, then worker, learner, history, "
+        "matured and simulator, and print a line a second: the rate, the time from event to score, the worker's lag, "
+        "the model in use, the examples learnt, and the AUC of the scores given so far on the labels that came since.",
     )
     parser.add_argument("usecase", choices=sorted(USECASES))
     parser.add_argument(

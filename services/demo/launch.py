@@ -13,6 +13,7 @@ NEEDS = {
     "worker": {"kafka", "valkey"},
     "learner": {"kafka"},
     "history": {"kafka", "cassandra"},
+    "matured": {"kafka"},
 }
 """The services of the pipeline and the servers they cannot start without."""
 

@@ -45,7 +45,7 @@ def _simulate(options: argparse.Namespace, settings: Settings) -> None:
     print(f"metrics: {metrics.serve(settings.metrics_host, settings.metrics_port)}", file=sys.stderr, flush=True)
     stop = stop_flag()
     with Producer(settings.kafka, LINGER_MS) as producer:
-        live = Live(producer, topics, simulation, options.label_delay, metrics, stop)
+        live = Live(producer, topics, simulation, options.label_delay, metrics, stop, options.labels == "frauds")
         print("ready", file=sys.stderr, flush=True)
         live.run(options.duration)
     print(f"sent: {live.sent_events} events and {live.sent_labels} labels, at most {live.late_ms} ms late")
@@ -62,8 +62,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m services.simulator",
         description="Send live card payments at a steady rate, open loop. About one in forty is fraudulent: "
         "outsized amounts, stolen cards with bursts of large payments (30 s each), compromised terminals "
-        "(two minutes each). Every payment gets its label, so with the demo's label delay of 5 s a model that "
-        "learns online is clearly better than chance within 30 s.",
+        "(two minutes each). Every payment gets its label, or the fraudulent ones alone; with the demo's label delay "
+        "of 5 s a model that learns online is clearly better than chance within 30 s.",
         epilog="Servers and partitions come from HEADRACE_KAFKA and HEADRACE_PARTITIONS.",
     )
     add = parser.add_argument
@@ -90,6 +90,12 @@ def _parser() -> argparse.ArgumentParser:
         default=inf,
         metavar="60s",
         help="how long after the start fraud takes another pattern: next to nothing instead of much (default: never)",
+    )
+    add(
+        "--labels",
+        choices=("all", "frauds"),
+        default="all",
+        help="which payments get one; with frauds, services.matured assumes the others to be legitimate (default: all)",
     )
     add("--customers", type=argument(_some), default=5_000, metavar="N", help="default: 5000")
     add("--terminals", type=argument(_some), default=1_000, metavar="N", help="default: 1000")

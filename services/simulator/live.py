@@ -21,7 +21,10 @@ TICK_SECONDS = 0.002
 
 @dataclass
 class Live:
-    """A simulation on the wall clock: each payment sent at its time, its label `label_delay` ms later."""
+    """A simulation on the wall clock: each payment sent at its time, its label `label_delay` ms later.
+
+    With `frauds_only` nobody says of a legitimate payment that it was one.
+    """
 
     producer: Producer
     topics: Topics
@@ -29,6 +32,7 @@ class Live:
     label_delay: int
     metrics: Metrics
     stop: threading.Event
+    frauds_only: bool = False
     sent_events: int = field(default=0, init=False)
     sent_labels: int = field(default=0, init=False)
     late_ms: int = field(default=0, init=False)
@@ -43,7 +47,8 @@ class Live:
         while not self.stop.is_set() and (now := _now()) < begin + seconds * 1000:
             while payment.event_time <= now:
                 self._send_event(payment, now)
-                labels.append(Label(payment.event_id, payment.event_time + self.label_delay, label))
+                if label or not self.frauds_only:
+                    labels.append(Label(payment.event_id, payment.event_time + self.label_delay, label))
                 payment, label = next(payments)
             while labels and labels[0].label_time <= now:
                 self._send_label(labels.popleft())

@@ -131,3 +131,20 @@ def test_an_unreachable_kafka_is_named(capsys: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr("streams.runtime.topics.REACH_MS", 300)
     assert door.main(["fraud", "--rate", "1"]) == 1
     assert capsys.readouterr().err.startswith("error: Kafka at 127.0.0.1:1 does not answer")
+
+
+def test_frauds_only_says_nothing_of_the_rest() -> None:
+    """With frauds only every fraud gets its label, and no other payment."""
+    labels: list[dict[str, Any]] = []
+
+    class Notebook:
+        def send(self, topic: str, value: bytes, key: bytes) -> None:
+            labels.extend([json.loads(value)] if topic == "fraud.labels" else [])
+
+        def flush(self) -> None: ...
+
+    simulation = Simulation(1, 50, 10, 1000, frauds=Frauds(outsized=0.2))
+    live = Live(cast(Any, Notebook()), FRAUD.topics(2), simulation, 10, Metrics("test"), threading.Event(), True)
+    live.run(0.5)
+    assert 10 < len(labels) == live.sent_labels < live.sent_events / 2
+    assert all(label["label"] == 1 for label in labels)

@@ -23,6 +23,7 @@ GOOD = {
     "HEADRACE_ENTITY_SNAPSHOT_SECONDS": ("entity_snapshot_seconds", "60", 60.0),
     "HEADRACE_SESSION_SECONDS": ("session_seconds", "6", 6.0),
     "HEADRACE_LABEL_WAIT_SECONDS": ("label_wait_seconds", "1.5", 1.5),
+    "HEADRACE_LABEL_HORIZON_SECONDS": ("label_horizon_seconds", "604800", 604800.0),
     "HEADRACE_WATERMARK_WAIT_SECONDS": ("watermark_wait_seconds", "90", 90.0),
     "HEADRACE_MAX_AHEAD_MS": ("max_ahead_ms", "1000", 1000),
     "HEADRACE_MAX_ENTITIES": ("max_entities", "5000", 5000),

@@ -1,0 +1,113 @@
+"""Labels as they come in earnest: frauds alone are reported, everything else is assumed, and some of it wrongly."""
+
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from urllib.request import urlopen
+from uuid import uuid4
+
+import msgspec
+import pytest
+
+from infra.processes import Process, Processes
+from schemas.codec import encode
+from schemas.events import Example, Label, Score
+from streams.runtime.producer import Producer
+from streams.usecases import FRAUD
+from tests.local import created, records, within
+
+pytestmark = pytest.mark.timeout(120)
+
+PARTITIONS = 2
+TOPICS = FRAUD.topics(PARTITIONS)
+COUNT, HALF, LAST_DUE = 3000, 1500, 2399
+SECOND, HORIZON = 1000, 600_000
+BEGIN = int(time.time() * 1000) - 2 * COUNT * SECOND
+PATIENCE = 40.0
+
+
+def score(number: int) -> Score:
+    time_ = BEGIN + number * SECOND
+    keys = {"customer": f"c{number % 7}", "terminal": f"t{number % 11}"}
+    return Score(f"e{number}", time_, keys, {"amount": 1.0}, 0.5, "approve", "m@1", "00ff", time_, time_ + 5)
+
+
+def send_scores(kafka: str, numbers: Iterable[int]) -> None:
+    with Producer(kafka, linger_ms=5) as producer:
+        for number in numbers:
+            one = score(number)
+            producer.send(TOPICS.scores.name, encode(one), one.entities["terminal"].encode())
+
+
+def send_labels(kafka: str, labels: Iterable[Label]) -> None:
+    with Producer(kafka, linger_ms=5) as producer:
+        for label in labels:
+            producer.send(TOPICS.labels.name, encode(label), label.event_id.encode())
+
+
+def fraud(number: int) -> Label:
+    return Label(f"e{number}", BEGIN + number * SECOND + HORIZON // 2, 1)
+
+
+def examples(kafka: str) -> list[Example]:
+    return [msgspec.json.decode(one.value, type=Example) for one in records(kafka, TOPICS.examples.name)]
+
+
+def outcomes(history: Process) -> Callable[[str], float]:
+    """What the join counts."""
+
+    def count(outcome: str) -> float:
+        with urlopen(str(history.metrics), timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        start = f'headrace_labels_total{{outcome="{outcome}"}}'
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(start))
+
+    return count
+
+
+def test_assumed_negatives_and_reported_frauds_are_learnt_once(
+    kafka_server: str, cassandra_server: str, tmp_path: Path
+) -> None:
+    """Every event that is due makes one example, whichever label came first and though the matured process is killed
+    in mid-way; a fraud that is reported too late corrects what was assumed."""
+    frauds, late = set(range(0, COUNT, 10)), {5, 777, 1605}
+    settings = {
+        "HEADRACE_KAFKA": kafka_server,
+        "HEADRACE_CASSANDRA": cassandra_server,
+        "HEADRACE_KEYSPACE": f"k{uuid4().hex[:12]}",
+        "HEADRACE_PARTITIONS": str(PARTITIONS),
+        "HEADRACE_SESSION_SECONDS": "6",
+        "HEADRACE_LABEL_HORIZON_SECONDS": str(HORIZON / 1000),
+    }
+    with created(kafka_server, TOPICS), Processes(tmp_path, settings) as processes:
+        count = outcomes(processes.start("history", "services.history", "fraud"))
+        first = processes.start("matured", "services.matured", "fraud")
+        send_labels(kafka_server, map(fraud, sorted(frauds)))
+        send_scores(kafka_server, range(HALF))
+        processes.wait_ready(60)
+        assert within(PATIENCE, lambda: first_labels(kafka_server) > 0)
+        first.signal(signal.SIGKILL)
+        processes.all.remove(first)
+        send_scores(kafka_server, range(HALF, COUNT))
+        second = processes.start("matured again", "services.matured", "fraud")
+        due = {f"e{number}" for number in range(LAST_DUE)}  # until the newest event is the horizon past them
+        assert within(PATIENCE, lambda: due <= {one.event_id for one in examples(kafka_server)}), second.epitaph()
+
+        send_labels(kafka_server, [Label(f"e{number}", BEGIN, 1) for number in sorted(late)])
+        assert within(PATIENCE, lambda: count("correction") == len(late))
+        learnt = examples(kafka_server)
+        told = Counter((one.event_id, one.label, one.corrects) for one in learnt)
+        expected = {(f"e{i}", int(i in frauds), None) for i in range(COUNT) if i in frauds or i <= LAST_DUE}
+        expected |= {(f"e{i}", 1, 0) for i in late}
+        assert told == dict.fromkeys(expected, 1)
+        assert all(one.label_time == one.event_time + HORIZON for one in learnt if one.label == 0)
+        assert count("first") == len(expected) - len(late)
+        assert count("overruled") >= LAST_DUE // 10
+        assert count("stale") == 0
+        assert records(kafka_server, TOPICS.dlq.name) == []
+
+
+def first_labels(kafka: str) -> int:
+    return sum(msgspec.json.decode(one.value, type=Label).assumed for one in records(kafka, TOPICS.labels.name))
