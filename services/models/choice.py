@@ -76,7 +76,9 @@ class Choice:
 
     def _sound(self, announcement: ModelAnnouncement, row: Registered) -> ModelSnapshot:
         snapshot = snapshot_named(announcement, row.model_id)
-        features = self._usecase.features
+        features, recipes = self._usecase.features, self._usecase.recipes
+        if snapshot.recipe not in recipes:
+            raise ForeignSnapshot(f"snapshot {row.model_id}: its recipe is not among {', '.join(recipes)}")
         unseal(snapshot, self._key, features.fingerprint, features.names)
         return snapshot
 

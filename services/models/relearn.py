@@ -5,6 +5,7 @@ nobody else has announced anything, the outcome is announced; the learner, start
 before 2 nothing has changed.
 """
 
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from typing import NamedTuple
 
@@ -40,28 +41,28 @@ async def relearn(
     out, bit for bit; those count as seen, so that they are not learnt when they come again. Raises Refused where an
     event in `without` has no example here.
     """
-    learnt = left_out = refused = 0
-    missing = set(without)
+    outcomes = Counter[Outcome]()
+    left_out, missing = 0, set(without)
     async for records in examples:
+        taken: list[Example] = []
         for offset, value in records:
             lessons.offsets[0] = offset + 1
             try:
                 example = _decode(value, latest)
             except Poison:
                 continue  # the learner has put it aside
-            if (example.label_partition or 0) >= label_partitions:
-                continue
             if example.event_id in without:
                 missing.discard(example.event_id)
                 left_out += _leave_out(lessons, example)
-                continue
-            outcome = lessons.take(example)
-            learnt += outcome is Outcome.LEARNT
-            refused += outcome in (Outcome.FEATURE_SET, Outcome.UNFIT_VALUE)
+            elif (example.label_partition or 0) < label_partitions:
+                taken.append(example)
+        outcomes.update(lessons.take_rows(lessons.rows(taken)))
     if missing:
         first, more = min(missing), len(missing) - 1
         raise Refused(f"{first}{f' and {more} more' if more else ''}: no example of it was learnt since then")
-    return Relearnt(learnt, left_out, refused)
+    if not lessons.sound:
+        raise Refused("what was learnt is not sound, a guard is about to take it back: leave out more, or less")
+    return Relearnt(outcomes[Outcome.LEARNT], left_out, outcomes[Outcome.FEATURE_SET] + outcomes[Outcome.UNFIT_VALUE])
 
 
 def _leave_out(lessons: Lessons, example: Example) -> bool:
