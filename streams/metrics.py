@@ -88,6 +88,8 @@ class Metrics:
         self.held = gauge("held_records", "Records held back until all watermarks have passed", "stage", "partition")
         self.waiting_labels = gauge("waiting_labels", "Labels whose event is not scored yet", "partition")
         self.labels = counter("labels", "Labels joined with their events, by what came of them", "outcome")
+        self.feedback = counter("feedback_labels", "Labels that came over HTTP: accepted, or why not", "outcome")
+        self.requests = counter("requests", "HTTP requests answered", "status")
         # Checkpoints.
         self.checkpoint_seconds = histogram("checkpoint_seconds", "Time to write a checkpoint", "stage")
         self.checkpoint_age_seconds = gauge("checkpoint_age_seconds", "Age of the oldest unwritten change", "stage")

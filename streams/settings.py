@@ -145,6 +145,9 @@ class Settings:
     stall_seconds: float = _setting("HEADRACE_STALL_SECONDS", _positive(float), 60.0)
     metrics_host: str = _setting("HEADRACE_METRICS_HOST", _host, "127.0.0.1")
     metrics_port: int = _setting("HEADRACE_METRICS_PORT", _port, 0)
+    feedback_host: str = _setting("HEADRACE_FEEDBACK_HOST", _host, "127.0.0.1")
+    feedback_port: int = _setting("HEADRACE_FEEDBACK_PORT", _port, 8090)
+    feedback_token: bytes = _setting("HEADRACE_FEEDBACK_TOKEN", _key, b"", secret=True)
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> "Settings":

@@ -1,15 +1,19 @@
 """Labels as they come in earnest: frauds alone are reported, everything else is assumed, and some of it wrongly."""
 
+import json
+import re
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from urllib.request import urlopen
+from typing import Any
+from urllib.request import Request, urlopen
 from uuid import uuid4
 
 import msgspec
 import pytest
+from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 
 from infra.processes import Process, Processes
 from schemas.codec import encode
@@ -71,7 +75,7 @@ def test_assumed_negatives_and_reported_frauds_are_learnt_once(
     kafka_server: str, cassandra_server: str, tmp_path: Path
 ) -> None:
     """Every event that is due makes one example, whichever label came first and though the matured process is killed
-    in mid-way; a fraud that is reported too late corrects what was assumed."""
+    in mid-way; a fraud that is reported too late, over HTTP, corrects what was assumed; what cannot be is refused."""
     frauds, late = set(range(0, COUNT, 10)), {5, 777, 1605}
     settings = {
         "HEADRACE_KAFKA": kafka_server,
@@ -79,6 +83,8 @@ def test_assumed_negatives_and_reported_frauds_are_learnt_once(
         "HEADRACE_KEYSPACE": f"k{uuid4().hex[:12]}",
         "HEADRACE_PARTITIONS": str(PARTITIONS),
         "HEADRACE_SESSION_SECONDS": "6",
+        "HEADRACE_LABEL_WAIT_SECONDS": "2",
+        "HEADRACE_FEEDBACK_PORT": "0",
         "HEADRACE_LABEL_HORIZON_SECONDS": str(HORIZON / 1000),
     }
     with created(kafka_server, TOPICS), Processes(tmp_path, settings) as processes:
@@ -92,11 +98,18 @@ def test_assumed_negatives_and_reported_frauds_are_learnt_once(
         processes.all.remove(first)
         send_scores(kafka_server, range(HALF, COUNT))
         second = processes.start("matured again", "services.matured", "fraud")
+        feedback = processes.start("feedback", "services.feedback", "fraud")
         due = {f"e{number}" for number in range(LAST_DUE)}  # until the newest event is the horizon past them
         assert within(PATIENCE, lambda: due <= {one.event_id for one in examples(kafka_server)}), second.epitaph()
 
-        send_labels(kafka_server, [Label(f"e{number}", BEGIN, 1) for number in sorted(late)])
+        reports = [msgspec.to_builtins(Label(f"e{number}", BEGIN, 1)) for number in sorted(late)]
+        unknown = {"event_id": "nobody", "label_time": BEGIN, "label": 1}
+        impossible = [unknown | {"label": 2}, unknown | {"label_time": 2 * BEGIN}]
+        status, answer = post(feedback, [*reports, unknown, *impossible])
+        assert (status, answer["accepted"]) == (202, len(late) + 1)
+        assert [one["reason"] for one in answer["refused"]] == ["invalid", "future"]
         assert within(PATIENCE, lambda: count("correction") == len(late))
+        processes.wait_ready(10)
         learnt = examples(kafka_server)
         told = Counter((one.event_id, one.label, one.corrects) for one in learnt)
         expected = {(f"e{i}", int(i in frauds), None) for i in range(COUNT) if i in frauds or i <= LAST_DUE}
@@ -106,8 +119,33 @@ def test_assumed_negatives_and_reported_frauds_are_learnt_once(
         assert count("first") == len(expected) - len(late)
         assert count("overruled") >= LAST_DUE // 10
         assert count("stale") == 0
-        assert records(kafka_server, TOPICS.dlq.name) == []
+        # The event may still come: only after the wait, and when the stages have passed all events, is it unknown.
+        assert within(PATIENCE, lambda: passed(kafka_server) and len(records(kafka_server, TOPICS.dlq.name)) == 1)
+        (letter,) = records(kafka_server, TOPICS.dlq.name)
+        assert (letter.key, dict(letter.headers)["headrace-error"]) == (b"nobody", b"unknown_event")
+        assert len(examples(kafka_server)) == len(learnt)
 
 
 def first_labels(kafka: str) -> int:
     return sum(msgspec.json.decode(one.value, type=Label).assumed for one in records(kafka, TOPICS.labels.name))
+
+
+def post(feedback: Process, labels: object) -> tuple[int, Any]:
+    """Label as any system would that has heard of it."""
+    assert within(PATIENCE, lambda: feedback.ready), feedback.epitaph()
+    said = re.search(r"listening at (\S+)", feedback.log.read_text())
+    assert said
+    body = json.dumps(labels).encode()
+    request = Request(said[1], body, {"Content-Type": "application/json"})
+    with urlopen(request, timeout=10) as answer:
+        return answer.status, json.load(answer)
+
+
+def passed(kafka: str) -> bool:
+    """Let the stages, which this test does without, have passed the events, of which there are none."""
+    places = [TopicPartition(one.name, at) for one in (TOPICS.events, *TOPICS.hops) for at in range(PARTITIONS)]
+    consumer = KafkaConsumer(bootstrap_servers=kafka, group_id="fraud-stages", enable_auto_commit=False)
+    consumer.assign(places)
+    consumer.commit({tp: OffsetAndMetadata(end, "", -1) for tp, end in consumer.end_offsets(places).items()})
+    consumer.close()
+    return True

@@ -30,6 +30,9 @@ GOOD = {
     "HEADRACE_STALL_SECONDS": ("stall_seconds", "30", 30.0),
     "HEADRACE_METRICS_HOST": ("metrics_host", "::1", "::1"),
     "HEADRACE_METRICS_PORT": ("metrics_port", "9400", 9400),
+    "HEADRACE_FEEDBACK_HOST": ("feedback_host", "0.0.0.0", "0.0.0.0"),
+    "HEADRACE_FEEDBACK_PORT": ("feedback_port", "8000", 8000),
+    "HEADRACE_FEEDBACK_TOKEN": ("feedback_token", KEY, KEY.encode()),
 }
 
 WRONG_REDIS = [
@@ -60,6 +63,7 @@ WRONG = [
     *[("HEADRACE_PUBLISH", value) for value in ("", "true", "1", "Yes")],
     *[("HEADRACE_METRICS_HOST", value) for value in ("", "a b", "host..name", ".", "a" * 64, "host:9400", "[::1]")],
     *[("HEADRACE_METRICS_PORT", value) for value in ("", "http", "1.5", "-1", "65536")],
+    *[("HEADRACE_FEEDBACK_TOKEN", value) for value in ("", "short", KEY[1:])],
     *[("HEADRACE_MODEL_KEY", value) for value in ("", "short", KEY[1:])],
 ]  # fmt: skip
 

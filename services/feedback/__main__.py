@@ -1,0 +1,74 @@
+"""`python -m services.feedback fraud`: labels over HTTP, one or many, into the label topic."""
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+
+from aiokafka.errors import KafkaError
+
+from services.feedback.worker import Feedback
+from streams.metrics import Metrics
+from streams.runtime.topics import KafkaUnavailable, TopicMismatch, create_topics
+from streams.runtime.watchdog import Watchdog
+from streams.settings import Settings, SettingsError
+from streams.usecases import USECASES
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until stopped (0); 1 where Kafka is out of reach, 2 where a setting is wrong."""
+    usecase = USECASES[_parser().parse_args(arguments).usecase]
+    try:
+        settings = Settings.read(os.environ)
+        topics = usecase.deployed(settings.deployment, settings.publish).topics(settings.partitions)
+        metrics = Metrics("feedback")
+        feedback = Feedback(settings, topics.labels, metrics)
+        _show(settings, metrics, feedback)
+        create_topics(settings.kafka, topics)
+        with Watchdog("feedback", feedback.health, settings.stall_seconds):
+            asyncio.run(feedback.run())
+    except SettingsError as error:
+        return _refuse(str(error), 2)
+    except OSError as error:
+        at = f"HEADRACE_FEEDBACK_HOST {settings.feedback_host}, HEADRACE_FEEDBACK_PORT {settings.feedback_port}"
+        return _refuse(f"{at}: {error.strerror}", 2)
+    except (KafkaUnavailable, TopicMismatch) as error:
+        return _refuse(str(error), 1)
+    except KafkaError as error:
+        return _refuse(f"Kafka at {settings.kafka} does not answer ({type(error).__name__})", 1)
+    return 0
+
+
+def _show(settings: Settings, metrics: Metrics, feedback: Feedback) -> None:
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # the service's own lines say it
+    try:
+        probes = {"/livez": feedback.health.livez, "/readyz": feedback.readyz}
+        url = metrics.serve(settings.metrics_host, settings.metrics_port, probes)
+    except OSError as error:
+        where = f"HEADRACE_METRICS_HOST {settings.metrics_host}, HEADRACE_METRICS_PORT {settings.metrics_port}"
+        raise SettingsError(f"{where}: {error.strerror}") from None
+    print(f"metrics: {url}", file=sys.stderr, flush=True)
+
+
+def _refuse(why: str, code: int) -> int:
+    print(f"feedback: {why}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m services.feedback",
+        description="Take labels by POST /labels: one as a JSON object, many as an array (application/json) or one a "
+        "line (application/x-ndjson). Each is checked; the sound ones are in Kafka when the answer comes (202), which "
+        "names the others with the reason. What is sent twice counts once.",
+        epilog="HEADRACE_FEEDBACK_HOST and HEADRACE_FEEDBACK_PORT say where, HEADRACE_FEEDBACK_TOKEN what the header "
+        "`Authorization: Bearer TOKEN` must bring; without it everybody may label.",
+    )
+    parser.add_argument("usecase", choices=sorted(USECASES))
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
