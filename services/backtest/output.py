@@ -32,7 +32,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def table(events: files.Events, scored: Scored) -> pa.Table:
-    """Return one row an event: id, time (epoch ms), entities, label, score, decision, model id, every feature."""
+    """Return one row an event: id, time (epoch ms), entities, label, scores, decision, model id, every feature."""
     usecase = events.usecase
     columns = {
         "event_id": events.columns[usecase.event_id],
@@ -40,6 +40,7 @@ def table(events: files.Events, scored: Scored) -> pa.Table:
         **{stage.key: events.columns[stage.key] for stage in usecase.features.stages},
         "label": events.labels,
         "score": scored.scores,
+        "raw_score": scored.raw,
         "decision": usecase.verdicts.decide(scored.features, scored.scores),
         "model_id": _model_ids(scored, len(events)),
     }

@@ -22,10 +22,11 @@ from streams.stores import files
 
 @dataclass(frozen=True)
 class Scored:
-    """What n events were given: features float64[n, F], scores float64[n], which model scored from which event on,
-    and how good the newest labelled scores were."""
+    """What n events were given: features float64[n, F], the model's raw scores and the calibrated ones float64[n],
+    which model scored from which event on, and how good the newest labelled scores were."""
 
     features: NDArray[np.float64]
+    raw: NDArray[np.float64]
     scores: NDArray[np.float64]
     models: list[tuple[int, str]]
     learner: Learner
@@ -42,7 +43,8 @@ def backtest(events: files.Events, label_delay: int, refresh: int, advance: Call
     due, columns = times + label_delay, _Columns(events, labels)
     pipeline, learner = Pipeline(usecase.features), Learner(usecase.recipes[0], usecase.features.names)
     n = len(events)
-    scored = Scored(np.empty((n, len(usecase.features.names))), np.empty(n), [], learner, Progressive([learner.recipe]))
+    features = np.empty((n, len(usecase.features.names)))
+    scored = Scored(features, np.empty(n), np.empty(n), [], learner, Progressive([learner.recipe]))
     seen = folded = learnt = 0
     while seen < n:
         start = int(times[seen]) // refresh * refresh
@@ -51,7 +53,8 @@ def backtest(events: files.Events, label_delay: int, refresh: int, advance: Call
         stop = int(np.searchsorted(times, start + refresh))
         rows = slice(seen, stop)
         scored.features[rows] = pipeline.fold(columns.events(rows), columns.labels(slice(folded, arrived), due))
-        scored.scores[rows] = scorer(learner.model, learner.names)(scored.features[rows])
+        scored.raw[rows] = scorer(learner.model, learner.names)(scored.features[rows])
+        scored.scores[rows] = learner.calibrator.apply(scored.raw[rows])
         scored.models.append((seen, learner.model_id))
         seen, folded, learnt = stop, arrived, ready
         advance(rows.stop - rows.start)

@@ -67,7 +67,7 @@ def test_scores_are_those_of_one_event_at_a_time(events: files.Events, delay: in
     """Slices, arrays and compiled scores change nothing: a loop over River says the same."""
     scored = run(events, delay, refresh)
     np.testing.assert_allclose(
-        scored.scores, list(slow_scores(events, scored.features, delay, refresh)), rtol=0, atol=1e-12
+        scored.raw, list(slow_scores(events, scored.features, delay, refresh)), rtol=0, atol=1e-12
     )
 
 
@@ -113,11 +113,21 @@ def test_model_ids_say_what_was_learnt(events: files.Events) -> None:
 
 
 def test_the_file_has_every_column(events: files.Events) -> None:
-    """Id, time, entities, label, score, decision, model, then the features; decisions are the policy's."""
+    """Id, time, entities, label, scores, decision, model, then the features; decisions are the policy's."""
     scored = run(events)
     rows = table(events, scored)
     entities = ["customer_id", "terminal_id"]
-    assert rows.column_names == ["event_id", "event_time", *entities, "label", "score", "decision", "model_id", *NAMES]
+    assert rows.column_names == [
+        "event_id",
+        "event_time",
+        *entities,
+        "label",
+        "score",
+        "raw_score",
+        "decision",
+        "model_id",
+        *NAMES,
+    ]
     assert all(rows[name].combine_chunks() == events.columns[name] for name in entities)
     assert rows["event_id"].to_pylist() == events.event_ids
     for name, column in zip(NAMES, scored.features.T, strict=True):
