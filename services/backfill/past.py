@@ -7,10 +7,12 @@ from itertools import chain
 import numpy as np
 
 from schemas.events import Label
+from streams.agents.settling import weight_of
 from streams.features.pipeline import Events, Labels, Pipeline
 from streams.models.learner import Learner
 from streams.runtime.hop import HopRows
 from streams.stores import files
+from streams.stores.history import label_order
 from streams.usecases import UseCase
 
 
@@ -33,13 +35,14 @@ def fold(
     """Return the states after the events of `file` that `log` has not, then those of `log` in its order.
 
     A label of the file is known `delay` ms after its event, if that is not after `now` (ms) and the log has no
-    label of that event. Labels are learnt in the order in which they became known.
+    label of that event. Of several labels in the log the one counts that the join would end with, as if there had been
+    no other. Labels are learnt in the order in which they became known.
     """
     logged = _logged(usecase, log)
     known = set(logged.ids)
     older = _rows(usecase, file, np.array([one.encode() not in known for one in file.event_ids], np.bool_))
-    told = {label.event_id for label in labels}
-    ours = [*labels, *(label for label in _labels(file, delay, now) if label.event_id not in told)]
+    told = {label.event_id: label for label in sorted(labels, key=label_order)}
+    ours = [*told.values(), *(label for label in _labels(file, delay, now) if label.event_id not in told)]
     joined, places = _joined(ours, (older, logged))
     pipeline = Pipeline(usecase.features)
     early = int(np.searchsorted(joined.times, older.times.max(initial=0), side="right"))
@@ -49,10 +52,11 @@ def fold(
     )
     names = usecase.features.names
     learners = {recipe: Learner(recipe, names) for recipe in usecase.recipes}
-    for (source, row), label in zip(places, joined.labels.tolist(), strict=True):
+    for (source, row), event_id, label in zip(places, joined.ids, joined.labels.tolist(), strict=True):
         features = dict(zip(names, vectors[source][row].tolist(), strict=True))
-        for learner in learners.values():
-            learner.learn(features, int(label))
+        if weight := weight_of(event_id.decode(), int(label), usecase.negatives_kept):
+            for learner in learners.values():
+                learner.learn(features, int(label), weight)
     return Past(pipeline, learners, len(older.times), len(logged.times), len(places), len(ours) - len(places))
 
 

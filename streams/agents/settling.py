@@ -53,9 +53,7 @@ def settle(label: Label, partition: int, offset: int, kept: KeptLabel | None, ne
         return Settled(outcome)
     if kept and kept.weight:
         return Settled(outcome, KeptLabel(label, partition, offset), kept.weight, kept.label.label)
-    weight = 1.0
-    if label.label == 0:
-        weight = 1 / negatives_kept if sampled(label.event_id, negatives_kept) else 0.0
+    weight = weight_of(label.event_id, label.label, negatives_kept)
     return Settled(outcome, KeptLabel(label, partition, offset, weight), weight)
 
 
@@ -69,6 +67,13 @@ def _outcome(label: Label, partition: int, offset: int, kept: KeptLabel | None) 
     if label_order(label) > label_order(kept.label):
         return Outcome.CORRECTION
     return Outcome.OVERRULED if label.assumed else Outcome.STALE
+
+
+def weight_of(event_id: str, label: int, negatives_kept: float) -> float:
+    """Return what the first label of an event is learnt with, 0 where it is not."""
+    if label == 1:
+        return 1.0
+    return 1 / negatives_kept if sampled(event_id, negatives_kept) else 0.0
 
 
 def sampled(event_id: str, share: float) -> bool:

@@ -107,6 +107,23 @@ def test_the_model_has_learnt_each_label_with_the_features_of_its_event(
     )
 
 
+def test_of_several_labels_the_last_word_counts(tmp_path: Path) -> None:
+    """What was assumed, said again or taken back in the log is as if it had not been there."""
+    told = [label(row) for row in range(COUNT)]
+    wrong = [Label(one.event_id, one.label_time - 1, 1 if one.label == 0 else 0) for one in told[:20]]
+    assumed = [Label(one.event_id, one.label_time + DELAY, 0, assumed=True) for one in told]
+    past = fold(
+        USECASE,
+        file(tmp_path, range(1)),
+        DELAY,
+        int(TIMES[-1]) + DELAY,
+        log(range(COUNT)),
+        [*assumed[:30], *told, *wrong, *told, *assumed],
+    )
+    assert states(past.pipeline) == states(once()[0])
+    assert (past.labelled, past.learners[USECASE.recipes[0]].examples_learnt) == (COUNT, COUNT)
+
+
 def test_a_label_that_is_not_known_yet_is_left_to_the_log(tmp_path: Path) -> None:
     """A label of the file that lies in the future will come live; one of an event in neither is counted."""
     now = int(TIMES[-1])
