@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from river import compose, linear_model, naive_bayes, preprocessing
 
-from streams.models.compiled import scorer
+from streams.models.compiled import explainer, scorer
 from streams.models.recipes import RECIPES, Model
 
 NAMES = ("a", "b", "c", "d")
@@ -97,3 +97,40 @@ def test_a_score_does_not_depend_on_its_batch() -> None:
 def test_no_rows_no_scores() -> None:
     """An empty batch is a batch."""
     assert scorer(RECIPES["logistic"].make(NAMES), NAMES)(np.zeros((0, 4))).shape == (0,)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@settings(deadline=None)
+@given(examples=examples, scored=rows)
+def test_effects_are_by_feature_and_mutate_nothing(recipe: str, examples: list, scored: list) -> None:
+    """One number a value, finite, and the model says what it said before."""
+    model = RECIPES[recipe].make(NAMES)
+    for x, y in examples:
+        model.learn_one(x, y)
+    before = river_says(model, scored)
+    effects = explainer(model, NAMES).effects(np.array(scored))
+    assert effects.shape == (len(scored), len(NAMES))
+    assert np.isfinite(effects).all()
+    assert river_says(model, scored).tolist() == before.tolist()
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_feature_that_decides_is_the_reason(recipe: str) -> None:
+    """Of four features one tells the class: it has the largest effect, up for the one class and down for the other."""
+    model, rng = RECIPES[recipe].make(NAMES), np.random.default_rng(11)
+    for row in rng.normal(size=(3_000, 4)).tolist():
+        model.learn_one(dict(zip(NAMES, row, strict=True)), row[2] > 0)
+    effects = explainer(model, NAMES).effects(np.array([[0.1, 0.2, 1.5, -0.1], [0.1, 0.2, -1.5, -0.1]]))
+    assert np.abs(effects).argmax(axis=1).tolist() == [2, 2]
+    assert effects[0, 2] > 0 > effects[1, 2]
+
+
+def test_linear_effects_and_intercept_are_the_log_odds() -> None:
+    """What the features do adds up to what the model says."""
+    model, rng = RECIPES["logistic"].make(NAMES), np.random.default_rng(3)
+    for row in rng.normal(size=(500, 4)).tolist():
+        model.learn_one(dict(zip(NAMES, row, strict=True)), row[0] > 1)
+    row = rng.normal(size=(1, 4))
+    said = scorer(model, NAMES)(row)[0]
+    total = explainer(model, NAMES).effects(row).sum() + model["LogisticRegression"].intercept
+    assert total == pytest.approx(np.log(said / (1 - said)), abs=1e-9)
