@@ -12,8 +12,6 @@ from streams.usecases import UseCase
 
 _decode = msgspec.json.Decoder(ModelAnnouncement).decode
 
-FOREVER = 2**53  # after any time there is, in ms
-
 
 class Refused(Exception):
     """What was asked for cannot be done; the message says why, and nothing has changed."""
@@ -44,9 +42,9 @@ class Choice:
                 return announcement, self._sound(announcement, row)
         raise Refused(f"{model_id}: its announcement is not kept any more (list --lasting shows those that are)")
 
-    async def before(self, change: AliasChange) -> ModelSnapshot:
-        """Return what the alias of `change`, its last, was right before; raises Refused, SnapshotRefused."""
-        async with aclosing(self._registry.changes(FOREVER)) as changes:
+    async def before(self, change: AliasChange, now: int) -> ModelSnapshot:
+        """Return what the alias of `change`, its last by `now`, was right before; raises Refused, SnapshotRefused."""
+        async with aclosing(self._registry.changes(now)) as changes:
             rows = [row async for row in changes if row.alias == change.alias]
         # It may have been told more than once, with another in between that did not count.
         last = max((at for at, row in enumerate(rows) if row.tells(change)), default=None)

@@ -6,8 +6,8 @@ from contextlib import aclosing
 
 from schemas.events import AliasChange
 from services.models import output
-from services.models.access import Access, first
-from services.models.choice import FOREVER, Refused, announcement_of, rows_named, snapshot_named
+from services.models.access import CLOCKS_MS, Access, first, now
+from services.models.choice import Refused, announcement_of, rows_named, snapshot_named
 from services.models.compare import Weights, compare, differences, weights
 from streams.models.snapshot import SnapshotRefused, unseal, verify
 from streams.settings import SettingsError
@@ -32,7 +32,7 @@ async def list_models(access: Access, options: argparse.Namespace) -> None:
                     yield row, said
 
     async with access.registry() as registry:
-        rows = await first(wanted(registry.newest(FOREVER)), options.limit)
+        rows = await first(wanted(registry.newest(now() + CLOCKS_MS)), options.limit)
     if options.json:
         output.print_json(*(row._asdict() | {"marks": said} for row, said in rows))
     else:
@@ -72,7 +72,7 @@ async def diff(access: Access, options: argparse.Namespace) -> None:
 async def changes(access: Access, options: argparse.Namespace) -> None:
     """Print who changed an alias, when and why."""
     async with access.registry() as registry:
-        rows = await first(registry.changes(FOREVER), options.limit)
+        rows = await first(registry.changes(now() + CLOCKS_MS), options.limit)
     if options.json:
         output.print_json(*(row._asdict() for row in rows))
     else:

@@ -61,7 +61,7 @@ class ModelRegistry(Protocol):
         """Keep who changed an alias to what, when and why."""
 
     def newest(self, until: int) -> AsyncGenerator[Registered, None]:
-        """Yield the snapshots made until then (epoch ms), newest first."""
+        """Yield the snapshots made until then (epoch ms) and not long before, newest first."""
 
     async def named(self, model_id: str) -> list[Registered]:
         """Return the snapshots of that name, newest first: learning that begins anew gives names again."""
@@ -70,7 +70,7 @@ class ModelRegistry(Protocol):
         """Return the announcement as it was on its topic, None where it is not kept any more."""
 
     def changes(self, until: int) -> AsyncGenerator[Change, None]:
-        """Yield the changes that took effect until then (epoch ms), newest first."""
+        """Yield the changes that took effect until then (epoch ms) and not long before, newest first."""
 
     async def close(self) -> None:
         """Give the connections back."""

@@ -127,7 +127,7 @@ def before(store: MemoryRegistry, told: Sequence[tuple[int, AliasChange]], last:
     """What is gone back to from `last`, when these changes were told at those times."""
     for offset, (time, one) in enumerate(told):
         asyncio.run(store.write_change(changed(one, time, offset)))
-    return asyncio.run(Choice(store, FRAUD, KEY).before(last)).model_id
+    return asyncio.run(Choice(store, FRAUD, KEY).before(last, HOUR)).model_id
 
 
 def test_a_rollback_goes_to_what_was_champion_before_the_last_change() -> None:
