@@ -53,8 +53,9 @@ class Twin:
                 return pstdev(inside) if inside else 0.0
             case Aggregate.MAX:
                 return max(inside, default=0.0)
-            case Aggregate.SINCE:
-                earlier = [time for time, _ in kept if time <= t]
+            case since:
+                wanted = {Aggregate.SINCE_POSITIVE: [True], Aggregate.SINCE_NEGATIVE: [False]}.get(since, [True, False])
+                earlier = [time for time, value in kept if time <= t and (value > 0) in wanted]
                 if view.over is Over.EVENTS and t in earlier:
                     earlier.remove(t)  # the event itself
                 return min([window, *(t - time for time in earlier)]) / 1000

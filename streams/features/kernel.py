@@ -27,6 +27,7 @@ from streams.kernels import F64, F64_2D, I8, I64, INT, OUT_BYTES, OUT_F64, OUT_F
 EVENT_KIND, LABEL_KIND = int(Over.EVENTS), int(Over.LABELS)
 COUNT, SUM, MEAN = int(Aggregate.COUNT), int(Aggregate.SUM), int(Aggregate.MEAN)
 STD, MAX = int(Aggregate.STD), int(Aggregate.MAX)
+SINCE_POSITIVE = int(Aggregate.SINCE_POSITIVE)  # SINCE_NEGATIVE is the only one above it
 
 MOST_RECORDS = 512
 """How many records a ring has before its older half becomes tiles: up to then features are exact."""
@@ -306,6 +307,27 @@ def _read_tiled(ring, tiles, times, values, time, own, windows, aggregates, feat
             feature += 1
 
 
+@njit(cache=True)
+def _since_label(ring, tiles, times, values, time, positive, length):
+    """Return the seconds since the newest positive or negative by `time`, at most the window's length (ms)."""
+    start = ring["base"] + ring["first"]
+    at = start + ring["size"] - 1
+    while at >= start and (times[at] > time or (values[at] > 0) != positive):
+        at -= 1
+    since = time - times[at] if at >= start else np.int64(1) << 62
+    if at < start and ring["tiled"]:
+        first_tile = tiles["base"] + tiles["first"]
+        tile = first_tile + tiles["size"] - TILE
+        # A tile knows that it holds such a label, and counts as if that were its newest.
+        while tile >= first_tile:
+            if times[tile] <= time and (values[tile + 2] > 0 if positive else values[tile] < 1):
+                break
+            tile -= TILE
+        if tile >= first_tile:
+            since = max(time - times[tile + 1], 0)
+    return min(since, length) / 1000.0
+
+
 @njit(cache=True, inline="always")
 def _value(aggregate, count, total, shifted, squares, largest, since, length):
     if aggregate == COUNT:
@@ -436,6 +458,10 @@ def fold(  # noqa: PLR0912, PLR0915 - spelt out what every event passes: in func
                         scratch[lo:hi],
                     )  # fmt: skip
                 for feature in range(lo, hi):
+                    if aggregates[feature] >= SINCE_POSITIVE:
+                        positive = aggregates[feature] == SINCE_POSITIVE
+                        length = of_view[feature_windows[feature]]
+                        scratch[feature] = _since_label(ring, tiles, times, values, time, positive, length)
                     out[row, columns[feature]] = scratch[feature]
         row += 1
     return row, used

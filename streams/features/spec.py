@@ -24,7 +24,7 @@ STATE_LAYOUT = 4
 
 
 class Aggregate(IntEnum):
-    """What a window says of the values in it; of an empty window each is 0, but for SINCE."""
+    """What a window says of the values in it; of an empty window each is 0, but for SINCE…"""
 
     COUNT = 0
     SUM = 1
@@ -32,6 +32,11 @@ class Aggregate(IntEnum):
     STD = 3  # of the population
     MAX = 4
     SINCE = 5  # seconds since the newest earlier record; the window's length where there is none
+    SINCE_POSITIVE = 6  # of labels: as SINCE, but only of those that are above 0
+    SINCE_NEGATIVE = 7  # and of those that are 0
+
+
+BY_LABEL = (Aggregate.SINCE_POSITIVE, Aggregate.SINCE_NEGATIVE)
 
 
 class Over(IntEnum):
@@ -133,6 +138,9 @@ class FeatureSet:
             for view in stage.views:
                 if view.over is Over.EVENTS and view.value not in self.values:
                     raise ValueError(f"{stage.entity}: '{view.value}' is not among the values {self.values}")
+                told_apart = any(feature.aggregate in BY_LABEL for feature in view.features)
+                if told_apart and view.over is not Over.LABELS:
+                    raise ValueError(f"{stage.entity}: only labels are told apart into positives and negatives")
 
     @cached_property
     def names(self) -> tuple[str, ...]:

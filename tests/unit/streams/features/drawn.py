@@ -2,11 +2,14 @@
 
 from hypothesis import strategies as st
 
-from streams.features.spec import Aggregate, FeatureSet, Over, Stage, View, Window, Windowed
+from streams.features.spec import BY_LABEL, Aggregate, FeatureSet, Over, Stage, View, Window, Windowed
 from tests.twin import Record
 
 PLAIN = Stage("plain", "plain_id", (View(Over.EVENTS, "a", (Windowed("plain", Aggregate.COUNT, Window("w", 1)),)),))
 """A first stage, which may have no labels, so that the second may be anything."""
+
+OF_EVENTS = tuple(aggregate for aggregate in Aggregate if aggregate not in BY_LABEL)
+"""The aggregates that a view over events may ask for."""
 
 VALUES = ("a", "b")
 KEYS = [b"k1", b"k2", b"", "ключ".encode()]
@@ -23,7 +26,8 @@ def stages(draw):
     views = []
     for at in range(draw(st.integers(1, 3))):
         over = draw(st.sampled_from(Over))
-        asked = draw(st.lists(st.tuples(st.sampled_from(Aggregate), windows), min_size=1, max_size=6))
+        aggregates = st.sampled_from(OF_EVENTS if over is Over.EVENTS else Aggregate)
+        asked = draw(st.lists(st.tuples(aggregates, windows), min_size=1, max_size=6))
         features = tuple(Windowed(f"f{at}_{i}", aggregate, window) for i, (aggregate, window) in enumerate(asked))
         views.append(View(over, draw(st.sampled_from(VALUES)) if over is Over.EVENTS else "", features))
     return Stage("entity", "entity_id", tuple(views))

@@ -24,22 +24,26 @@ from streams.features.spec import (
 from streams.features.vector import assemble, merge_order
 from streams.usecases import FRAUD
 from tests.twin import Record, Twin, agree
+from tests.unit.streams.features.drawn import OF_EVENTS
 
 drawn = settings(deadline=None, max_examples=100)
 
 SHORT, LONG = Window("s", 5), Window("l", 20)
-EVERY = tuple(Aggregate)
 
 
-def every(prefix):
-    return tuple(feature for a in EVERY for feature in windowed(f"{prefix}_{a.name}", a, SHORT, LONG))
+def every(prefix, aggregates=OF_EVENTS):
+    return tuple(feature for a in aggregates for feature in windowed(f"{prefix}_{a.name}", a, SHORT, LONG))
 
 
 SMALL = FeatureSet(
     values=("amount",),
     stages=(
         Stage("card", "card_id", (View(Over.EVENTS, "amount", every("card")),)),
-        Stage("shop", "shop_id", (View(Over.EVENTS, "amount", every("shop")), View(Over.LABELS, "", every("known")))),
+        Stage(
+            "shop",
+            "shop_id",
+            (View(Over.EVENTS, "amount", every("shop")), View(Over.LABELS, "", every("known", Aggregate))),
+        ),
     ),
     derived=(
         Derived("rate", lambda columns: columns["card_SUM_l"] / (columns["known_COUNT_l"] + 1)),

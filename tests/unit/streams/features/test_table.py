@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from streams.features.spec import Aggregate, FeatureSet, Over, Stage, View, Window, Windowed
 from streams.features.table import EntityTable, StateRefused
 from tests.twin import Record, Twin, agree
-from tests.unit.streams.features.drawn import PLAIN, VALUES, cuts, feature_sets, streams
+from tests.unit.streams.features.drawn import OF_EVENTS, PLAIN, VALUES, cuts, feature_sets, streams
 from tests.unit.streams.features.folding import fold, rows
 
 # The kernel compiles in the first example, so no example has a deadline.
@@ -19,7 +19,7 @@ STAGE = Stage(
     "entity",
     "entity_id",
     (
-        View(Over.EVENTS, "a", tuple(Windowed(f"a_{a.name}_{w.name}", a, w) for a in Aggregate for w in WINDOWS)),
+        View(Over.EVENTS, "a", tuple(Windowed(f"a_{a.name}_{w.name}", a, w) for a in OF_EVENTS for w in WINDOWS)),
         View(Over.EVENTS, "b", (Windowed("b_sum", Aggregate.SUM, WINDOWS[1]),)),
         View(Over.LABELS, "", tuple(Windowed(f"label_{a.name}", a, WINDOWS[1]) for a in Aggregate)),
     ),

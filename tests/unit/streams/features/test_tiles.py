@@ -10,6 +10,7 @@ from streams.features.kernel import MOST_RECORDS, TILES_A_LEVEL
 from streams.features.spec import HOUR, MINUTE, Aggregate, FeatureSet, Over, Stage, View, Window, Windowed
 from streams.features.table import EntityTable
 from streams.usecases import FRAUD
+from tests.unit.streams.features.drawn import OF_EVENTS
 
 LENGTHS = (10 * MINUTE, HOUR, 24 * HOUR)
 STAGE = Stage(
@@ -17,7 +18,7 @@ STAGE = Stage(
     "card_id",
     (
         View(
-            Over.EVENTS, "a", tuple(Windowed(f"{a.name}_{w}", a, Window(str(w), w)) for a in Aggregate for w in LENGTHS)
+            Over.EVENTS, "a", tuple(Windowed(f"{a.name}_{w}", a, Window(str(w), w)) for a in OF_EVENTS for w in LENGTHS)
         ),
     ),
 )
@@ -110,6 +111,25 @@ def test_a_window_that_the_ring_covers_is_exact():
         assert columns(features, Aggregate.COUNT)[row, 0] == len(exact)
         assert columns(features, Aggregate.SUM)[row, 0] == pytest.approx(amounts[exact].sum(), rel=1e-12)
         assert columns(features, Aggregate.SINCE)[row, 2] == (times[row] - times[row - 1]) / 1000
+
+
+def test_labels_in_tiles_are_told_apart_by_tile():
+    """Beyond the ring, the newest fraud is as long ago as the newest label of its tile: never longer than it is.
+
+    | tile | tile |til|1il| t | t |ring|     1: the newest fraud; what is said is where its tile ends
+    """
+    since = Windowed("since", Aggregate.SINCE_POSITIVE, Window("w", 24 * HOUR))
+    stage = Stage("shop", "shop_id", (View(Over.LABELS, "", (since,)),))
+    labels = EntityTable(stage, FeatureSet(("a",), (STAGE, stage), ()))
+    n, fraud = 3_000, 1_900
+    times = np.arange(n + 1) * 10_000
+    kinds = np.array([Over.LABELS] * n + [Over.EVENTS], np.int8)
+    values = np.zeros((n + 1, 2))
+    values[fraud, 1] = 1.0
+    (said,) = labels.fold([b"s"] * (n + 1), kinds, times, values)[-1]
+    true = (times[-1] - times[fraud]) / 1000
+    assert true * (1 - BOUND) <= said <= true
+    assert said < true, "the fraud lies in a tile"
 
 
 def test_up_to_the_stated_number_nothing_is_approximate():

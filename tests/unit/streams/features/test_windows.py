@@ -5,17 +5,17 @@ import math
 import numpy as np
 import pytest
 
-from streams.features.spec import Aggregate, FeatureSet, Over, Stage, View, Window, Windowed
+from streams.features.spec import BY_LABEL, Aggregate, FeatureSet, Over, Stage, View, Window, Windowed
 from streams.features.table import EntityTable
 
-COUNT, SUM, MEAN, STD, MAX, SINCE = Aggregate
+COUNT, SUM, MEAN, STD, MAX, SINCE, SINCE_POSITIVE, SINCE_NEGATIVE = Aggregate
 W = 10
 
 
 def fold(records, *aggregates, window=W, lateness=5):
     """Fold (time, amount) or (time, "label", 0 | 1) of one entity; return the last record's features."""
     aggregates = aggregates or tuple(Aggregate)
-    events = tuple(Windowed(a.name, a, Window("w", window)) for a in aggregates)
+    events = tuple(Windowed(a.name, a, Window("w", window)) for a in aggregates if a not in BY_LABEL)
     labels = tuple(Windowed(f"label_{a.name}", a, Window("w", window)) for a in aggregates)
     stage = Stage("card", "card_id", (View(Over.EVENTS, "amount", events), View(Over.LABELS, "", labels)))
     plain = Stage("plain", "plain_id", (View(Over.EVENTS, "amount", (Windowed("n", COUNT, Window("w", 1)),)),))
@@ -53,7 +53,7 @@ def test_a_first_event_is_alone_in_its_window():
     assert fold([(20, 4.0)]) == pytest.approx(
         {"COUNT": 1, "SUM": 4, "MEAN": 4, "STD": 0, "MAX": 4, "SINCE": 0.010}
         | dict.fromkeys(("label_COUNT", "label_SUM", "label_MEAN", "label_STD", "label_MAX"), 0)
-        | {"label_SINCE": 0.010},
+        | dict.fromkeys(("label_SINCE", "label_SINCE_POSITIVE", "label_SINCE_NEGATIVE"), 0.010),
         abs=0,
     )
 
@@ -83,6 +83,25 @@ def test_a_label_at_the_events_time_is_known_to_it():
     assert features["label_MAX"] == 1
     assert features["label_SINCE"] == 0
     assert features["COUNT"] == 1, "a label is no event"
+
+
+def test_labels_are_told_apart():
+    """The newest fraud and the newest legitimate label by t, each as long ago as it is; of none, the window's length.
+
+    #                 t = 20
+    #     (----------]
+    #      1    0 1  e  0
+    """
+    features = fold([(11, "label", 1.0), (15, "label", 0.0), (17, "label", 1.0), (21, "label", 0.0), (20, 4.0)])
+    assert (features["label_SINCE_POSITIVE"], features["label_SINCE_NEGATIVE"]) == (0.003, 0.005)
+    assert fold([(17, "label", 1.0), (20, 4.0)])["label_SINCE_NEGATIVE"] == 0.010
+
+
+def test_only_labels_are_told_apart():
+    """An amount is no label: a view over events cannot ask for it."""
+    events = View(Over.EVENTS, "amount", (Windowed("f", SINCE_POSITIVE, Window("w", W)),))
+    with pytest.raises(ValueError, match="only labels"):
+        FeatureSet(("amount",), (Stage("card", "card_id", (events,)),), ())
 
 
 def test_ties_see_those_that_came_before():
