@@ -29,7 +29,7 @@ USUAL = 16
 """Blocks that make a usual loss; before them nothing is a jump."""
 MEMORY = 64
 """Blocks over which the usual loss is averaged."""
-JUMP, TIMES = 8.0, 4.0
+JUMP, TIMES = 10.0, 4.0
 PATIENCE = 2
 FORGIVEN = 256
 """Blocks without a trip after which the next is a first one again."""
