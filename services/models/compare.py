@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from river import compose, linear_model
 
 from streams.models.recipes import Model
-from streams.models.storage import HasArrays
+from streams.models.storage import Arrays, HasArrays
 from streams.stores.registry import Registered
 
 F64 = NDArray[np.float64]
 Weights = dict[str, F64]
-"""Numbers by what they belong to: a feature, or an array of the model."""
+"""Numbers by what they belong to: a feature, or all of a model."""
 
 
 class Difference(NamedTuple):
@@ -30,11 +30,13 @@ class Difference(NamedTuple):
 
 
 class WeightChange(NamedTuple):
-    """How large the weights of two models are and how far apart, in the Euclidean norm; `parts` by what moved most."""
+    """How large the weights of two models are and how far apart, in the Euclidean norm; how many have moved; and
+    `parts`, those that have moved most first."""
 
     a: float
     b: float
     distance: float
+    moved: int
     parts: list[tuple[str, float]]
 
 
@@ -47,37 +49,44 @@ def differences(a: Registered, b: Registered) -> list[Difference]:
 
 
 def weights(model: Model, names: tuple[str, ...]) -> Weights:
-    """Return the weights of a model over the features `names`; none of one whose state is no arrays."""
+    """Return the weights of a model over the features `names`; none of one that has no weights.
+
+    A linear model has one by each feature's name, an estimator of our own those that its state calls weights.
+    """
     last = list(model.steps.values())[-1] if isinstance(model, compose.Pipeline) else model
     if isinstance(last, linear_model.LogisticRegression):
         linear = {name: np.array([last.weights.get(name, 0.0)]) for name in names}
         return linear | {"intercept": np.array([float(last.intercept)])}
-    if not isinstance(model, HasArrays):
-        return {}
-    found: Weights = {}
-    for name, array in model.arrays().items():
-        if np.issubdtype(array.dtype, np.floating):
-            found |= _by_feature(name, array.astype(np.float64), names)
-    return found
+    arrays = model.arrays() if isinstance(model, HasArrays) else {}
+    return {"weights": _spread(arrays)} if "weights" in arrays else {}
 
 
 def compare(a: Weights, b: Weights, most: int) -> WeightChange | None:
     """Return how two models' weights differ and the `most` parts that do most; None where they cannot be compared."""
-    if not a or {name: one.shape for name, one in a.items()} != {name: one.shape for name, one in b.items()}:
+    if not a or a.keys() != b.keys():
         return None
-    moved = sorted(((name, _norm([b[name] - a[name]])) for name in a), key=lambda part: -part[1])
-    return WeightChange(
-        _norm(a.values()),
-        _norm(b.values()),
-        _norm(b[name] - a[name] for name in a),
-        [part for part in moved[:most] if part[1] > 0],
-    )
+    changes = {name: _difference(a[name], b[name]) for name in a}
+    moved = sorted(((name, _norm([change])) for name, change in changes.items()), key=lambda part: -part[1])
+    parts = [part for part in moved[:most] if part[1] > 0]
+    count = sum(int(np.count_nonzero(change)) for change in changes.values())
+    return WeightChange(_norm(a.values()), _norm(b.values()), _norm(changes.values()), count, parts)
 
 
-def _by_feature(name: str, array: F64, names: tuple[str, ...]) -> Weights:
-    if array.ndim and len(array) == len(names):
-        return {f"{name} of {feature}": np.atleast_1d(row) for feature, row in zip(names, array, strict=True)}
-    return {name: array}
+def _spread(arrays: Arrays) -> F64:
+    """Return all weights where only those at the places `touched` are stored."""
+    stored = arrays["weights"].astype(np.float64).ravel()
+    if "touched" not in arrays:
+        return stored
+    touched = arrays["touched"].astype(np.int64)
+    spread = np.zeros(int(touched.max(initial=-1)) + 1)
+    spread[touched] = stored
+    return spread
+
+
+def _difference(a: F64, b: F64) -> F64:
+    """Return `b` - `a`; what one of them has not touched yet is 0 there."""
+    size = max(a.size, b.size)
+    return np.pad(b, (0, size - b.size)) - np.pad(a, (0, size - a.size))
 
 
 def _norm(arrays: Iterable[F64]) -> float:

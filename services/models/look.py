@@ -53,7 +53,7 @@ async def show(access: Access, options: argparse.Namespace) -> None:
 
 async def diff(access: Access, options: argparse.Namespace) -> None:
     """Print what two snapshots differ in; raises Refused."""
-    moved, why = None, "their state is not in arrays of one shape"
+    moved, why = None, "they are not of one recipe, or have no weights"
     async with access.registry() as registry:
         a, b = [(await rows_named(registry, name))[0] for name in (options.a, options.b)]
         try:

@@ -71,7 +71,9 @@ def compared(a: str, b: str, rows: Sequence[Difference], weights: WeightChange |
     out = columns(["", printable(a), printable(b), "CHANGE"], [list(map(printable, line)) for line in lines])
     if weights is None:
         return [*out, f"weights: not compared ({why})"]
-    out.append(f"weights: norm {weights.a:.6g} and {weights.b:.6g}, {weights.distance:.6g} apart")
+    out.append(
+        f"weights: norm {weights.a:.6g} and {weights.b:.6g}, {weights.distance:.6g} apart, {weights.moved:,} moved"
+    )
     return out + [f"  {printable(name)}: moved by {moved:.6g}" for name, moved in weights.parts]
 
 

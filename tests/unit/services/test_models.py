@@ -188,8 +188,8 @@ def test_a_difference_says_what_moved() -> None:
     assert by_name["example_offset 0"].change == 2
     assert by_name["recipe"].change is None
     moved = compare({"x": np.array([3.0]), "y": np.array([0.0])}, {"x": np.array([3.0]), "y": np.array([4.0])}, 5)
-    assert moved == (3.0, 5.0, 4.0, [("y", 4.0)])
-    assert compare({"x": np.zeros(2)}, {"x": np.zeros(3)}, 5) is None
+    assert moved == (3.0, 5.0, 4.0, 1, [("y", 4.0)])
+    assert compare({"x": np.zeros(2)}, {"y": np.zeros(2)}, 5) is None
     assert compare({}, {}, 5) is None
 
 
@@ -203,6 +203,20 @@ def test_weights_are_a_models_by_feature() -> None:
     assert found["amount"] > 0
     unlearnt = weights(RECIPES["logistic"].make(("amount",)), ("amount", "count"))
     assert compare(found, unlearnt, 1) is not None
+
+
+def test_weights_of_bins_are_compared_where_they_are() -> None:
+    """An estimator that stores only what it has touched is compared with one that has touched more."""
+    names = ("amount", "count")
+    a, b = RECIPES["binned"].make(names), RECIPES["binned"].make(names)
+    for model, amounts in (a, [3.0]), (b, [3.0, 400.0]):
+        for amount in amounts:
+            model.learn_one({"amount": amount, "count": 1.0}, True)
+    moved = compare(weights(a, names), weights(b, names), 5)
+    assert moved is not None
+    assert compare(weights(a, names), weights(a, names), 5) == (moved.a, moved.a, 0.0, 0, [])
+    assert moved.distance > 0
+    assert moved.moved > 1
 
 
 async def stream(values: Iterable[bytes | None], first: int, size: int) -> AsyncIterator[list[Stored]]:
