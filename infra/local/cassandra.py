@@ -100,7 +100,7 @@ class Cassandra(Server):
         config = render_config(self.port, free_port(), self.identity, self.folder)
         (self.folder / "cassandra.yaml").write_text(config, encoding="utf-8")
         (self.folder / "logback.xml").write_text(LOGBACK, encoding="utf-8")
-        command = java(self.name, self.folder, *self._options(), lasting=self._detached)
+        command = java(self.name, self.folder, *self._options(), lasting=self.lasting)
         return [*command, "org.apache.cassandra.service.CassandraDaemon"]
 
     def answering(self) -> str | None:

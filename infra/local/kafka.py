@@ -75,7 +75,7 @@ class Kafka(Server):
         config.write_text(render_config(self.port, free_port(), data), encoding="utf-8")
         if not (data / "meta.properties").exists():
             self._format(config, data)
-        return [*self._java("-Xms256m", "-Xmx512m", lasting=self._detached), "kafka.Kafka", str(config)]
+        return [*self._java("-Xms256m", "-Xmx512m", lasting=self.lasting), "kafka.Kafka", str(config)]
 
     def answering(self) -> str | None:
         """The cluster id of the broker that answers and has registered."""

@@ -33,6 +33,7 @@ class Server(ABC):
         self.log_path = root / "logs" / f"{self.name}.log"
         self.process_id: ProcessId | None = None
         self._detached = detached
+        self.lasting = detached  # worth the optimising compiler
         self._popen: subprocess.Popen[bytes] | None = None
         self._log_start = 0
 

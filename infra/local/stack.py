@@ -31,7 +31,8 @@ class LocalServers:
 
     `ports` asks for ports by server name, free ones otherwise; `save` is Valkey's snapshot rule. As a context
     manager it starts the servers together and they end with it, even if this process is killed (on Linux). With
-    `detached` they outlive this process, and `servers.json` in the folder says which they are.
+    `detached` they outlive this process, and `servers.json` in the folder says which they are. `lasting` (implied by
+    it) is for servers that run for minutes: they start a third slower and then need less processor.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class LocalServers:
         ports: Mapping[str, int] | None = None,
         save: str = "",
         detached: bool = False,
+        lasting: bool = False,
     ) -> None:
         self.folder = Path(folder).absolute()
         self.only = tuple(only)
@@ -58,6 +60,8 @@ class LocalServers:
         self.kafka = Kafka(self.folder, identity, self._ports.get("kafka"), detached)
         self.valkey = Valkey(self.folder, identity, self._ports.get("valkey"), detached, save)
         self.cassandra = Cassandra(self.folder, identity, self._ports.get("cassandra"), detached)
+        for server in (self.kafka, self.cassandra):
+            server.lasting = detached or lasting
 
     @property
     def servers(self) -> list[Server]:

@@ -32,6 +32,7 @@ from redis.exceptions import ClusterDownError, OutOfMemoryError, ReadOnlyError, 
 
 from streams.features.table import StateRefused
 from streams.stores import redis_scripts as scripts
+from streams.stores.redis_packing import pack_quickly
 from streams.stores.state import Checkpoint, Claim, Fenced, States, StoreUnavailable
 
 SOCKET_SECONDS = 5.0
@@ -70,6 +71,7 @@ class RedisStateStore:
             socket_connect_timeout=SOCKET_SECONDS,
             retry=Retry(NoBackoff(), 0),  # the caller repeats: it knows what may be repeated
         )
+        pack_quickly(self._redis.connection_pool)
         self._holds: dict[str, Hold] = {}
         self._claim = self._redis.register_script(scripts.CLAIM)
         self._load = self._redis.register_script(scripts.LOAD)

@@ -54,7 +54,7 @@ def measure(parts: list[str]) -> dict[str, Any]:
     events = transactions(EVENTS)
     with (
         tempfile.TemporaryDirectory(prefix="headrace-bench-") as data,
-        LocalServers(Path(data), only=("kafka", "valkey"), progress=True) as servers,
+        LocalServers(Path(data), only=("kafka", "valkey"), progress=True, lasting=True) as servers,
     ):
         say("servers", f"Kafka on {servers.kafka.address}, Valkey on {servers.valkey.address}")
         figures = measure_parts(Bench(servers, logs, events), parts)
