@@ -18,8 +18,8 @@ from streams.kernels import F64, FLOAT, I8, OUT_F64, VOID, kernel
 ENOUGH = 50
 """Examples of each class, without which a calibrator changes nothing."""
 
-MEMORY = 50_000
-"""Examples after which one counts 1/e; at a fraud rate of 0.8 % that is 400 frauds."""
+MEMORY = 100_000
+"""Examples after which one counts 1/e; at a fraud rate of 0.8 % that is 800 frauds."""
 
 STEP = 0.05
 """What one example may move a parameter by at most: what one positive among twenty does to `c`."""
@@ -36,7 +36,7 @@ EDGE = 1e-13
 LEARNT_FROM = 1e-5
 """Scores below it, and above 1 − it, are learnt from as this: it bounds the leverage of a confident error."""
 
-PULL = 5.0
+PULL = 10.0
 """The curvature of the identity's pull on each parameter; an example at 0.5 bends `c` by 0.25."""
 
 A, B, C, CURVATURE, POSITIVES, NEGATIVES, FLOATS = 0, 1, 2, 3, 9, 10, 11
