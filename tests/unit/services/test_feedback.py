@@ -84,7 +84,7 @@ def test_of_a_batch_the_sound_ones_are_taken_and_the_others_named() -> None:
         (GOOD | {"label": 2}, "invalid"),
         (GOOD | {"label": "fraud"}, "invalid"),
         (GOOD | {"label": True}, "invalid"),
-        (GOOD | {"label_time": NOW + AHEAD + 60_000}, "future"),
+        (GOOD | {"label_time": NOW + 1000 * AHEAD}, "future"),
         (GOOD | {"event_id": ""}, "invalid"),
         (GOOD | {"assumed": True}, "invalid"),
         (GOOD | {"event_id": "e" * 70_000}, "too_large"),
