@@ -70,6 +70,11 @@ class Guard(msgspec.Struct):
         """How many examples the block still takes."""
         return BLOCK - len(self.given)
 
+    @property
+    def on_trial(self) -> bool:
+        """Whether learning has begun again after a trip and no block has shown yet that it may."""
+        return self.recent > 0 and self.quiet == 0 and self.frozen == 0
+
     def thaw(self, examples: int) -> int:
         """Leave out as many of the next `examples` as are to be; return how many."""
         left_out = min(self.frozen, examples)

@@ -168,8 +168,8 @@ class Lessons:
 
     @property
     def sound(self) -> bool:
-        """Whether all models are fit to be announced; where one is not, its guard is about to take it back."""
-        return all(bounded(learner.model) for learner in self.learners.values())
+        """Whether all models are fit to be announced; where one is not, its guard may be about to take it back."""
+        return all(bounded(learner.model) and not learner.guard.on_trial for learner in self.learners.values())
 
     def announced(self, announcement: ModelAnnouncement) -> None:
         """Take note that `announcement` is out: its models are the parents of the next."""
