@@ -13,7 +13,7 @@ from schemas.events import AliasChange, ModelAnnouncement, ModelSnapshot
 from schemas.topics import Topics
 from streams.agents.scoring import Challenger, ServingModel
 from streams.metrics import Metrics
-from streams.models.compiled import scorer
+from streams.models.compiled import explainer, scorer
 from streams.models.lessons import recipe_of
 from streams.models.recipes import RECIPES
 from streams.models.snapshot import ForeignSnapshot, SnapshotRefused, snapshot_of, unseal
@@ -120,7 +120,9 @@ class ModelFeed:
     def _opened(self, snapshot: ModelSnapshot) -> ServingModel:
         names = self._features.names
         model, calibrator = unseal(snapshot, self._key, self._features.fingerprint, names)
-        return ServingModel(snapshot.model_id, scorer(model, names), snapshot.created_at, calibrator)
+        return ServingModel(
+            snapshot.model_id, scorer(model, names), snapshot.created_at, calibrator, explainer(model, names)
+        )
 
     def _use(self, champion: ServingModel) -> None:
         others = ((recipe, model) for recipe, model in self._newest.items() if recipe != recipe_of(champion.model_id))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import starmap
 from math import isnan
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -21,19 +21,12 @@ from streams.decisions.verdicts import NO_EFFECTS, NO_REASON, Given
 from streams.features.vector import assemble
 from streams.metrics import Metrics
 from streams.models.calibration import Calibrator
-from streams.models.compiled import Scorer
+from streams.models.compiled import Explainer, Scorer
 from streams.runtime.hop import HopRows
 from streams.usecases import UseCase
 
 FALLBACK = "fallback"
 """The rule of a decision on a score that is not the champion's, as the champion had none."""
-
-
-class Explainer(Protocol):
-    """What `streams.models.compiled.explainer` returns."""
-
-    def effects(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return what each feature contributes to the log odds against its usual value, float64[n, names]."""
 
 
 class Challenger(NamedTuple):

@@ -96,6 +96,23 @@ def test_a_model_serves_with_its_calibrator() -> None:
     assert model.calibrator.to_array().tobytes() == calibrator.to_array().tobytes()
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_model_serves_with_its_reasons(recipe: str) -> None:
+    """Of a model that has learnt that large amounts are frauds, the amount moves a large payment's score up."""
+    usecase = replace(FRAUD, recipes=(recipe,))
+    lessons = Lessons(usecase.recipes, NAMES, FEATURE_SET)
+    amount = NAMES.index("amount")
+    rows = np.zeros((2_000, len(NAMES)))
+    rows[::10, amount] = 400.0
+    labels = (rows[:, amount] > 0).astype(np.int8)
+    lessons.learners[recipe].learn_rows(rows, labels, np.ones(len(rows)))
+    (model,) = Fed(usecase).take((MODELS, encode(lessons.announce(1, KEY)))).swapped
+    assert model.explainer
+    effects = model.explainer.effects(rows[:10])
+    assert effects.argmax(axis=1)[0] == amount
+    assert effects[0, amount] > 0 > effects[1, amount]
+
+
 @pytest.mark.parametrize(
     "value",
     [
