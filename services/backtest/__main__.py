@@ -13,6 +13,7 @@ from tqdm import tqdm
 from services.backtest import output
 from services.backtest.run import Scored, backtest
 from streams.arguments import argument
+from streams.models.recipes import RECIPES
 from streams.stores.files import FileError, mapping, milliseconds, read
 from streams.usecases import USECASES
 
@@ -43,7 +44,7 @@ def _backtest(options: argparse.Namespace, partial: Path) -> tuple[int, Scored]:
     if events.labels is None:
         raise FileError(f"{options.input}: has no column label; name it by --columns label=COLUMN")
     with tqdm(total=len(events), unit=" events", desc=f"{options.usecase} backtest", mininterval=0.5) as bar:
-        scored = backtest(events, options.label_delay, options.refresh, bar.update)
+        scored = backtest(events, options.label_delay, options.refresh, bar.update, options.recipe)
     output.write(partial, output.table(events, scored))
     return len(events), scored
 
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="1h",
         help="stream time between two models that score (default: 1h)",
     )
+    add("--recipe", choices=sorted(RECIPES), help="the model to learn and score with (default: the use case's first)")
     return parser
 
 

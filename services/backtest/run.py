@@ -33,15 +33,18 @@ class Scored:
     progressive: Progressive
 
 
-def backtest(events: files.Events, label_delay: int, refresh: int, advance: Callable[[int], object]) -> Scored:
+def backtest(
+    events: files.Events, label_delay: int, refresh: int, advance: Callable[[int], object], recipe: str | None = None
+) -> Scored:
     """Return features and scores of labelled `events`; each label is due `label_delay` ms after its event.
 
-    `refresh` is the stream time in ms between two models; `advance` is told of each slice's events.
+    `refresh` is the stream time in ms between two models; `advance` is told of each slice's events; `recipe` is
+    the use case's first unless another is given.
     """
     usecase = events.usecase
     labels, times = _labels_of(events), events.times
     due, columns = times + label_delay, _Columns(events, labels)
-    pipeline, learner = Pipeline(usecase.features), Learner(usecase.recipes[0], usecase.features.names)
+    pipeline, learner = Pipeline(usecase.features), Learner(recipe or usecase.recipes[0], usecase.features.names)
     n = len(events)
     features = np.empty((n, len(usecase.features.names)))
     scored = Scored(features, np.empty(n), np.empty(n), [], learner, Progressive([learner.recipe]))

@@ -74,6 +74,35 @@ def amount_zscore(columns: Columns) -> Column:
     return np.divide(distance, spread, out=np.zeros_like(spread), where=spread > 1e-9)
 
 
+def amount_to_past_mean(columns: Columns) -> Column:
+    """Return the amount as a multiple of the customer's mean before the last 7 days."""
+    return _to_past_mean(columns, columns["amount"])
+
+
+def max_to_past_mean(columns: Columns) -> Column:
+    """Return the customer's largest amount of the last 7 days as a multiple of the mean before them."""
+    return _to_past_mean(columns, columns["customer_amount_max_7d"])
+
+
+def recent_to_past_mean(columns: Columns) -> Column:
+    """Return the mean of the customer's other amounts of the last 7 days as a multiple of the mean before them."""
+    amount, count = columns["amount"], columns["customer_tx_count_7d"]
+    others = columns["customer_amount_mean_7d"] * count - amount
+    return _to_past_mean(columns, np.divide(others, count - 1, out=amount.copy(), where=count > 1))
+
+
+def _to_past_mean(columns: Columns, value: Column) -> Column:
+    """Divide by the mean amount of the days 8 to 30 before, where there is none by that of all 30; 1 where it is 0.
+
+    A fraud that goes on for days raises the mean of these days, and would hide behind it.
+    """
+    count, mean = columns["customer_tx_count_30d"], columns["customer_amount_mean_30d"]
+    past_count = count - columns["customer_tx_count_7d"]
+    past_sum = mean * count - columns["customer_amount_mean_7d"] * columns["customer_tx_count_7d"]
+    past = np.divide(past_sum, past_count, out=mean.copy(), where=past_count > 0)
+    return np.divide(value, past, out=np.ones_like(past), where=past > 1e-9)
+
+
 CUSTOMER = Stage(
     entity="customer",
     key="customer_id",
@@ -85,7 +114,7 @@ CUSTOMER = Stage(
                 *windowed("customer_tx_count", Aggregate.COUNT, MINUTES_10, HOUR_1, DAY_1, DAY_7, DAY_30),
                 *windowed("customer_amount_mean", Aggregate.MEAN, DAY_1, DAY_7, DAY_30),
                 *windowed("customer_amount_sum", Aggregate.SUM, HOUR_1, DAY_1),
-                *windowed("customer_amount_max", Aggregate.MAX, DAY_30),
+                *windowed("customer_amount_max", Aggregate.MAX, DAY_7, DAY_30),
                 *windowed("customer_amount_std", Aggregate.STD, DAY_30),
                 *windowed("customer_seconds_since_tx", Aggregate.SINCE, DAY_30),
             ),
@@ -111,6 +140,8 @@ TERMINAL = Stage(
             (
                 *windowed("terminal_label_count", Aggregate.COUNT, DAY_1, DAY_7, DAY_30),
                 *windowed("terminal_fraud_rate", Aggregate.MEAN, DAY_1, DAY_7, DAY_30),
+                *windowed("terminal_seconds_since_fraud", Aggregate.SINCE_POSITIVE, DAY_30),
+                *windowed("terminal_seconds_since_legitimate", Aggregate.SINCE_NEGATIVE, DAY_30),
             ),
         ),
     ),
@@ -133,6 +164,9 @@ FRAUD = UseCase(
             Derived("amount_log", amount_log),
             Derived("amount_to_mean_log", amount_to_mean_log),
             Derived("amount_to_max", amount_to_max),
+            Derived("amount_to_past_mean", amount_to_past_mean),
+            Derived("max_to_past_mean_7d", max_to_past_mean),
+            Derived("recent_to_past_mean_7d", recent_to_past_mean),
         ),
     ),
     recipes=("logistic",),

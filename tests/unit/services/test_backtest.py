@@ -229,3 +229,11 @@ def test_the_features_are_the_books() -> None:
     counts[200_000] += 1
     (line,) = handbook.differing(known, rows.set_column(at, "terminal_label_count_7d", pa.array(counts)))
     assert "terminal_label_count_7d: 1 rows" in line
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_any_recipe_can_be_asked_for(tmp_path: Path, recipe: str) -> None:
+    """The model ids say whose the scores are."""
+    code, target = call(tmp_path, columns(60), "--label-delay", "1d", "--recipe", recipe)
+    assert code == 0
+    assert pq.read_table(target)["model_id"][0].as_py() == f"{recipe}@0"

@@ -125,15 +125,33 @@ def test_the_amount_against_the_customers_habits(amounts):
         assert features["amount_zscore"][row] == pytest.approx(zscore, rel=1e-9, abs=1e-9)
 
 
+def test_the_last_days_against_those_before():
+    """The mean of the days 8 to 30 before is what amount, largest and mean of the last 7 days are compared with.
+
+    #  day 0    5    10        20   23   25 = t         (t - 7 d, t] holds the last three
+    #      10   20   30        90   60   50
+    """
+    features = fold([day * DAY for day in (0, 5, 10, 20, 23, 25)], [10.0, 20.0, 30.0, 90.0, 60.0, 50.0])
+    assert features["amount_to_past_mean"][-1] == pytest.approx(50 / 20)
+    assert features["max_to_past_mean_7d"][-1] == pytest.approx(90 / 20)
+    assert features["recent_to_past_mean_7d"][-1] == pytest.approx(75 / 20)
+    # On day 5 there is no earlier week: all days are the past. The only other amount is that of day 0.
+    assert features["amount_to_past_mean"][1] == pytest.approx(20 / 15)
+    assert features["recent_to_past_mean_7d"][1] == pytest.approx(10 / 15)
+
+
 def test_a_first_transaction_is_ordinary():
     """With no habit to compare with, the amount is its own mean and lies 0 deviations off."""
     features = fold([5], [12.5])
+    for name in ("amount_to_past_mean", "max_to_past_mean_7d", "recent_to_past_mean_7d"):
+        assert features[name][0] == 1.0
     assert (features["amount_to_mean"][0], features["amount_zscore"][0]) == (1.0, 0.0)
 
 
 def test_a_mean_of_zero_and_no_spread_are_not_divided_by():
     """A purchase and its refund have a mean of 0, the same amount for ever has no spread; both stay finite."""
     refund = fold([1, 2], [10.0, -10.0])
+    assert refund["amount_to_past_mean"][1] == refund["max_to_past_mean_7d"][1] == 1.0
     assert refund["amount_to_mean"][1] == 1.0
     assert refund["amount_zscore"][1] == -1.0
     assert fold(range(50), [1234.56] * 50)["amount_zscore"].tolist() == [0.0] * 50
