@@ -147,6 +147,12 @@ def test_one_bad_snapshot_does_not_hold_up_the_others() -> None:
     assert (fed.serving, fed.refused) == (("logistic@6", ["twin"]), 1)
 
 
+def test_a_recipe_that_is_learnt_no_more_leaves_the_shadow() -> None:
+    """Who is not announced any more scores no more."""
+    fed = Fed(BOTH).take((MODELS, announced(BOTH)), (MODELS, announced(ALONE, learnt=6)))
+    assert fed.serving == ("logistic@6", [])
+
+
 def test_at_the_start_the_newest_sound_model_serves() -> None:
     """A damaged newest record costs the models since the last sound one, and nothing more."""
 
