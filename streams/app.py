@@ -148,8 +148,11 @@ class StageWorker:
         share = self._settings.checkpoint_seconds / max(1, len(owned))
         for one in owned:
             await asyncio.sleep(share)
-            with self.health.working("a checkpoint"):
-                await checkpoint_all([one], self._sender, self._metrics)
+            try:
+                with self.health.working("a checkpoint"):
+                    await checkpoint_all([one], self._sender, self._metrics)
+            except StoreUnavailable as error:
+                self._on_retry(error)  # others may be elsewhere; this one has its turn again
         if not owned:
             await asyncio.sleep(share)
         await evict_all(owned, self._settings.max_entities, self._metrics)
