@@ -73,10 +73,18 @@ def measure_parts(bench: Bench, parts: list[str]) -> dict[str, Any]:
         drained["pipeline"], delays, states = bench.pipeline()
         figures |= {"latency_ms": delays.figures(), "bytes_per_entity": states.bytes_per_entity}
         figures["entities"] = asdict(states)
+    if "shadows" in parts:
+        drained["pipeline_alone"], drained["pipeline_with_shadows"] = bench.shadows()
     rates = {name: taken.per_core_second for name, taken in drained.items()}
-    headline = {f"{name}_events_per_core_second": rates.get(name) for name in COMMANDS}
-    ratio = rates["pipeline"] / rates["plain"] if {"pipeline", "plain"} <= rates.keys() else None
-    return headline | {"ratio": ratio} | figures | {"drained": {name: asdict(one) for name, one in drained.items()}}
+    names = ("pipeline", "pipeline_with_shadows", "plain", "passthrough")
+    headline = {f"{name}_events_per_core_second": rates.get(name) for name in names}
+    headline["ratio"] = _ratio(rates, "pipeline", "plain")
+    headline["shadows_ratio"] = _ratio(rates, "pipeline_with_shadows", "pipeline_alone")
+    return headline | figures | {"drained": {name: asdict(one) for name, one in drained.items()}}
+
+
+def _ratio(rates: dict[str, float], of: str, to: str) -> float | None:
+    return rates[of] / rates[to] if {of, to} <= rates.keys() else None
 
 
 def parameters() -> dict[str, Any]:

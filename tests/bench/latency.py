@@ -98,7 +98,7 @@ async def _sink(flow: Flow, count: int, deadline: float, check: Callable[[], Non
     seen = np.full(count, np.nan)
     left = count
     async with AIOKafkaConsumer(bootstrap_servers=flow.kafka, auto_offset_reset="latest") as consumer:
-        fetcher = RawFetcher.adopt(consumer._fetcher, linger=0.002)
+        fetcher = RawFetcher.adopt(consumer._fetcher, linger=0.001)
         partitions = [TopicPartition(flow.results, partition) for partition in range(flow.partitions)]
         consumer.assign(partitions)
         await consumer.seek_to_end()

@@ -17,7 +17,7 @@ from streams.runtime.sender import Sender
 from tests.bench.workload import START_MS, Workload, transactions
 
 SEED = 7
-TICK_SECONDS = 0.003
+TICK_SECONDS = 0.002
 AFTER_MS = START_MS + 90 * 86_400_000  # later than every event of the throughput parts
 
 

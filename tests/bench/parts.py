@@ -1,7 +1,11 @@
 """The parts of the benchmark: which worker, over which topics, with which events."""
 
+import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
+from operator import add
 from pathlib import Path
 
 from infra.local import LocalServers
@@ -12,7 +16,8 @@ from tests.bench import footprint, latency
 from tests.bench.footprint import Footprint
 from tests.bench.latency import Latency
 from tests.bench.report import say
-from tests.bench.throughput import Flow, Throughput, drain
+from tests.bench.shadowed import SHADOWED, announce, check_shadow, learnt
+from tests.bench.throughput import Flow, Throughput, drain, drain_each
 from tests.bench.worker import Worker, running
 from tests.bench.workload import Workload
 
@@ -23,9 +28,14 @@ PASSTHROUGH_WARMUP = 50_000
 PLAIN_WARMUP, PLAIN_EVENTS = 2_000, 16_000
 MAX_RATE = 10_000.0  # events/s that producer, broker, worker and consumer manage together on two cores
 START_SECONDS = 60.0
+LEARNT_EVENTS = 100_000
+SHADOW_TURNS = 4  # alone, shadowed, and both again: the machine's speed changes with time
+SWAP_SECONDS = 2.0  # a new model is promised to be in use within one
+MODEL_KEY = "a key for the benchmark, and for nothing else"
 
 COMMANDS = {
     "pipeline": ("services.worker", "fraud"),
+    "shadows": ("tests.bench.shadowed", "shadowed"),
     "plain": ("tests.bench.plain", "worker", "-l", "warn", "--without-web"),
     "passthrough": ("tests.bench.passthrough",),
 }
@@ -68,6 +78,31 @@ class Bench:
             say("latency", f"open loop at {rate:,.0f} events/s for {latency.MEASURED_SECONDS:.0f} s")
             return drained, latency.measure(worker, flow, rate), states
 
+    def shadows(self) -> tuple[Throughput, Throughput]:
+        """Process events with a learnt champion alone and with two challengers in its shadow, in turn."""
+        kafka, topics = self.servers.kafka.address, SHADOWED.topics(PARTITIONS)
+        create_topics(kafka, topics)
+        flow = Flow(kafka, topics.events.name, topics.scores.name, PARTITIONS)
+        lessons = learnt(self.events.part(0, LEARNT_EVENTS))
+        bounds = range(MIDDLE, EVENTS + 1, (EVENTS - MIDDLE) // SHADOW_TURNS)
+        parts = [self.events.part(start, end) for start, end in pairwise(bounds)]
+
+        def serve(turn: int) -> None:
+            """Let the champion be alone in even turns and shadowed in odd ones; see that the turn before was so."""
+            if turn:
+                check_shadow(kafka, topics.scores, () if turn % 2 else SHADOWED.recipes[1:])
+            if turn < SHADOW_TURNS:
+                recipes = SHADOWED.recipes if turn % 2 else SHADOWED.recipes[:1]
+                announce(kafka, lessons, recipes, topics.models.name, MODEL_KEY.encode())
+                time.sleep(SWAP_SECONDS)
+
+        with self._worker("shadows") as worker:
+            worker.wait_ready(START_SECONDS)
+            taken = drain_each(worker, flow, self.events.part(0, MIDDLE), parts, serve)
+        serve(SHADOW_TURNS)
+        alone, shadowed = (reduce(add, taken[first::2]) for first in (0, 1))
+        return _said("alone", alone), _said("shadows", shadowed)
+
     def _flow(self, events: str, results: str) -> Flow:
         kafka = self.servers.kafka.address
         create_topics(kafka, [Topic(events, PARTITIONS), Topic(results, PARTITIONS)])
@@ -77,7 +112,7 @@ class Bench:
         environment = self.servers.environment() | {
             "HEADRACE_PARTITIONS": str(PARTITIONS),
             "HEADRACE_SESSION_SECONDS": "30",  # a held worker sends no heartbeats
-            "HEADRACE_MODEL_KEY": "a key for the benchmark, and for nothing else",
+            "HEADRACE_MODEL_KEY": MODEL_KEY,
             "HEADRACE_METRICS_PORT": "0",
             "HEADRACE_BENCH_FOLDER": str(self.folder),
         }

@@ -46,9 +46,9 @@ def table(figures: Mapping[str, Any]) -> str:
                 f"machine {value['machine_cpu_share']:.0%} busy"
             )
             shown = "  ".join(f"{p} {value[p]:.1f}" for p in ("p50", "p99", "p999"))
-            lines.append(f"{name:<36} {shown}   ({tail})")
+            lines.append(f"{name:<46} {shown}   ({tail})")
         elif isinstance(value, int | float):
-            lines.append(f"{name:<36} {value:>12,.1f}")
+            lines.append(f"{name:<46} {value:>12,.{2 if value < 100 else 1}f}")
     return "\n".join(lines)
 
 

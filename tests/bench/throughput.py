@@ -10,6 +10,7 @@ So only the worker's own CPU seconds count, and all of them: the broker, Valkey 
 
 import asyncio
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tqdm import tqdm
@@ -35,7 +36,8 @@ class Flow:
 
 @dataclass(frozen=True)
 class Throughput:
-    """What draining took; `wall_seconds` is from letting the worker go to the last result."""
+    """What draining took; `wall_seconds` is from letting the worker go to the last result. Of several in turn the
+    earlier ones are warm-up to the later."""
 
     events: int
     warmup_events: int
@@ -46,23 +48,48 @@ class Throughput:
     def per_core_second(self) -> float:
         return self.events / self.cpu_seconds
 
+    def __add__(self, other: "Throughput") -> "Throughput":
+        """Return what draining both took; the warm-up is that of the first."""
+        cpu, wall = self.cpu_seconds + other.cpu_seconds, self.wall_seconds + other.wall_seconds
+        return Throughput(self.events + other.events, self.warmup_events, cpu, wall)
+
 
 def drain(worker: Worker, flow: Flow, warmup: Workload, events: Workload) -> Throughput:
     """Measure the worker over `events`, after `warmup`; raises BenchError where results stay out."""
+    (taken,) = drain_each(worker, flow, warmup, [events])
+    return taken
+
+
+def drain_each(
+    worker: Worker,
+    flow: Flow,
+    warmup: Workload,
+    parts: Sequence[Workload],
+    before: Callable[[int], None] = lambda part: None,
+) -> list[Throughput]:
+    """Measure the worker over each of `parts` in turn, after `warmup`; `before` is called with each one's number."""
+    measured = []
     with Counter(flow.kafka, flow.results, flow.partitions) as results:
         asyncio.run(load(flow.kafka, flow.events, flow.partitions, warmup))
         _await(worker, results, len(warmup), "warm-up")
-        with worker.held():
-            asyncio.run(load(flow.kafka, flow.events, flow.partitions, events))
-            cpu, begin = worker.cpu_seconds(), time.monotonic()
-        _await(worker, results, len(warmup) + len(events), "measured")
-        wall = time.monotonic() - begin
-        time.sleep(SETTLE_SECONDS)
-        cpu = worker.cpu_seconds() - cpu
-        surplus = results.count() - len(warmup) - len(events)
-    if surplus:
+        for number, events in enumerate(parts):
+            before(number)
+            measured.append(_drain(worker, flow, results, events))
+    return measured
+
+
+def _drain(worker: Worker, flow: Flow, results: Counter, events: Workload) -> Throughput:
+    earlier = results.count()
+    with worker.held():
+        asyncio.run(load(flow.kafka, flow.events, flow.partitions, events))
+        cpu, begin = worker.cpu_seconds(), time.monotonic()
+    _await(worker, results, earlier + len(events), "measured")
+    wall = time.monotonic() - begin
+    time.sleep(SETTLE_SECONDS)
+    cpu = worker.cpu_seconds() - cpu
+    if surplus := results.count() - earlier - len(events):
         raise BenchError(f"{worker.name}: {surplus} results more than events")
-    return Throughput(len(events), len(warmup), cpu, wall)
+    return Throughput(len(events), earlier, cpu, wall)
 
 
 def _await(worker: Worker, results: Counter, expected: int, what: str) -> None:
