@@ -6,10 +6,10 @@ MINUTES ?= 8
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test simulate check bench recovery chaos quality up down lock clean
+.PHONY: help setup demo test simulate check bench recovery chaos scenarios quality up down lock clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/ready .venv/kernels ## install everything into .venv (the other targets do it by themselves)
 
@@ -49,6 +49,9 @@ recovery: setup ## how soon a replacement scores after kill -9 with 1,000,000 en
 
 chaos: setup ## the fault campaign, compared with an oracle (SEED=7 repeats one, MINUTES=8)
 	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+scenarios: setup ## the models while fraud changes its pattern, and while examples are bad (plots in build/)
+	@$(BIN)/python -m tests.scenarios
 
 up: setup ## start Kafka, Valkey and Cassandra on this machine and keep them
 	@$(BIN)/python -m infra.local up
