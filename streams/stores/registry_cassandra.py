@@ -24,6 +24,7 @@ RECORD_SECONDS, LASTING_SECONDS = 2 * DAY_SECONDS, 90 * DAY_SECONDS
 MODEL_DAYS = 180
 """How far back snapshots are looked for: as long as the scores that name them, and the rows, are kept."""
 
+DAYS_AT_ONCE = 16  # asked at a time whether there is anything of them
 CHANGE_YEARS = 10
 
 PART_BYTES = 512 * 1024
@@ -79,14 +80,15 @@ class CassandraRegistry:
 
     async def newest(self, until: int) -> AsyncGenerator[Registered, None]:
         last = until // DAY_MS
-        for day in range(last, last - MODEL_DAYS - 1, -1):
-            time, model_id = until + 1, ""
-            while rows := await self._read(
-                self._select_day, PAGE, self._usecase, DATE_ZERO + day, time, model_id, PAGE
-            ):
-                for row in rows:
-                    yield _registered(row)
-                time, model_id = rows[-1][:2]
+        for first in range(last, last - MODEL_DAYS - 1, -DAYS_AT_ONCE):
+            days = range(first, first - DAYS_AT_ONCE, -1)
+            heads = await asyncio.gather(*(self._of_day(day, until + 1, "", 1) for day in days))
+            for day, head in zip(days, heads, strict=True):
+                time, model_id = until + 1, ""
+                while head and (rows := await self._of_day(day, time, model_id, PAGE)):
+                    for row in rows:
+                        yield _registered(row)
+                    time, model_id = rows[-1][:2]
 
     async def named(self, model_id: str) -> list[Registered]:
         return [_registered(row) for row in await self._read(self._select_named, PAGE, self._usecase, model_id, PAGE)]
@@ -113,6 +115,10 @@ class CassandraRegistry:
         values = (*row, row.created_at * 1000 + row.lasting)
         yield self._insert_model.bind((self._usecase, *values))
         yield self._insert_by_day.bind((self._usecase, DATE_ZERO + row.created_at // DAY_MS, *values))
+
+    async def _of_day(self, day: int, time: int, model_id: str, limit: int) -> list[Row]:
+        """Return snapshots of a day from before that one, newest first."""
+        return await self._read(self._select_day, limit, self._usecase, DATE_ZERO + day, time, model_id, limit)
 
     async def _read(self, select: PreparedStatement, page: int, *values: Any) -> list[Row]:
         statement = select.bind(values)

@@ -3,8 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,6 +17,7 @@ from streams.models.lessons import Lessons
 from streams.runtime.producer import Producer
 from streams.usecases import FRAUD
 from tests.local import created, records, within
+from tests.weights import weights
 
 PARTITIONS = 2
 DEPLOYMENT = "models"
@@ -59,11 +59,17 @@ class Desk:
         return [json.loads(line)["model_id"] for line in lines] if code == 0 else []
 
 
-@pytest.fixture
-def settings(
-    kafka_server: str, valkey_server: str, cassandra_server: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[dict[str, str]]:
-    """The settings of a deployment with empty topics, in the environment too."""
+class World(NamedTuple):
+    """A deployment whose settings are in the environment, and its processes: two workers and the history."""
+
+    kafka: str
+    processes: Processes
+
+
+@pytest.fixture(scope="module")
+def world(
+    kafka_server: str, valkey_server: str, cassandra_server: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
     settings = {
         "HEADRACE_KAFKA": kafka_server,
         "HEADRACE_REDIS": valkey_server,
@@ -76,19 +82,28 @@ def settings(
         "HEADRACE_CHECKPOINT_SECONDS": "0.1",
         "HEADRACE_SNAPSHOT_SECONDS": "0.2",
     }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    with created(kafka_server, TOPICS):
-        yield settings
+    logs = tmp_path_factory.mktemp("logs")
+    with pytest.MonkeyPatch.context() as patch, created(kafka_server, TOPICS), Processes(logs, settings) as processes:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        for name, service in ("worker1", "worker"), ("worker2", "worker"), ("history", "history"):
+            processes.start(name, f"services.{service}", "fraud")
+        processes.wait_ready(PATIENCE)
+        yield World(kafka_server, processes)
 
 
-def examples(count: int) -> list[Example]:
+@pytest.fixture
+def desk(world: World, capsys: pytest.CaptureFixture[str]) -> Desk:
+    return Desk(capsys)
+
+
+def examples(count: int, first_label: int = 0) -> list[Example]:
     now = int(time.time() * 1000)
     rows = np.random.default_rng(7).normal(size=(count, len(NAMES))).tolist()
     return [
         Example(
             f"x{at}", now - 1000, now, int(row[0] > 1), dict(zip(NAMES, row, strict=True)), 0.5, f"{RECIPE}@0", OURS,
-            label_partition=0, label_offset=at,
+            label_partition=0, label_offset=first_label + at,
         )
         for at, row in enumerate(rows)
     ]  # fmt: skip
@@ -98,7 +113,6 @@ def taught(given: list[Example], feature_set: str = OURS) -> Lessons:
     lessons = Lessons(FRAUD.recipes, NAMES, feature_set)
     for example in given:
         lessons.take(msgspec.structs.replace(example, feature_set=feature_set))
-    lessons.offsets[0] = len(given)
     return lessons
 
 
@@ -143,48 +157,76 @@ class Scorers:
         return within(seconds, follow)
 
 
-def test_a_rollback_is_in_every_scorer_within_seconds(
-    settings: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_rollback_is_in_every_scorer_within_seconds(world: World, desk: Desk) -> None:
     """Two workers go by a person's pin, keep to it while newer models come, and follow the recipe again when told;
     what may not be used is refused with the reason and changes nothing; the history says who did what and why."""
-    kafka, desk = settings["HEADRACE_KAFKA"], Desk(capsys)
-    scorers = Scorers(kafka)
-    with Processes(tmp_path, settings) as processes:
-        for name, service in ("worker1", "worker"), ("worker2", "worker"), ("history", "history"):
-            processes.start(name, f"services.{service}", "fraud")
-        foreign, forged = announced(3, feature_set="f" * 16), announced(4, key="x" * 32)
-        send(kafka, TOPICS.models.name, *map(encode, (foreign, forged, announced(5), announced(9))))
-        processes.wait_ready(PATIENCE)
-        assert scorers.all_follow(f"{RECIPE}@9", PATIENCE)
-        assert within(10, lambda: f"{RECIPE}@9" in desk.listed()), main(["fraud", "list"])
+    foreign, forged = announced(3, feature_set="f" * 16), announced(4, key="x" * 32)
+    send(world.kafka, TOPICS.models.name, *map(encode, (foreign, forged, announced(5), announced(9))))
+    scorers = Scorers(world.kafka)
+    assert scorers.all_follow(f"{RECIPE}@9")
+    assert within(PATIENCE, lambda: f"{RECIPE}@9" in desk.listed())
 
-        (changed,) = desk.ask("rollback", f"{RECIPE}@5", "--reason", "it was better")
-        assert changed["model_id"] == f"{RECIPE}@5"
-        assert scorers.all_follow(f"{RECIPE}@5")
-        send(kafka, TOPICS.models.name, encode(announced(12)))
-        assert within(PATIENCE, lambda: f"{RECIPE}@12" in desk.listed())
-        assert scorers.all_follow(f"{RECIPE}@5")
+    (changed,) = desk.ask("rollback", f"{RECIPE}@5", "--reason", "it was better")
+    assert changed["model_id"] == f"{RECIPE}@5"
+    assert scorers.all_follow(f"{RECIPE}@5")
+    send(world.kafka, TOPICS.models.name, encode(announced(12)))
 
-        assert "made for feature set ffffffffffffffff" in desk.refused("promote", f"{RECIPE}@3", "--reason", "no")
-        assert "its signature does not fit" in desk.refused("promote", f"{RECIPE}@4", "--reason", "no")
-        assert "has no model nobody@1" in desk.refused("promote", "nobody@1", "--reason", "no")
-        assert "has no recipe nobody" in desk.refused("promote", "nobody", "--reason", "no")
-        assert len(records(kafka, TOPICS.aliases.name)) == 1
+    assert "made for feature set ffffffffffffffff" in desk.refused("promote", f"{RECIPE}@3", "--reason", "no")
+    assert "its signature does not fit" in desk.refused("promote", f"{RECIPE}@4", "--reason", "no")
+    assert "has no model nobody@1" in desk.refused("promote", "nobody@1", "--reason", "no")
+    assert "has no recipe nobody" in desk.refused("promote", "nobody", "--reason", "no")
+    assert len(records(world.kafka, TOPICS.aliases.name)) == 1
+    assert scorers.all_follow(f"{RECIPE}@5")
 
-        desk.ask("promote", RECIPE, "--reason", "learning goes on")
-        assert scorers.all_follow(f"{RECIPE}@12")
-        assert within(PATIENCE, lambda: len(desk.ask("changes")) == 2)
-        desk.ask("rollback", "--reason", "on second thoughts")
-        assert scorers.all_follow(f"{RECIPE}@5")
-        assert within(PATIENCE, lambda: len(desk.ask("changes")) == 3)
-        told = [(one["model_id"], one["reason"].partition(": ")[2]) for one in desk.ask("changes")]
-        assert told == [
-            (f"{RECIPE}@5", "on second thoughts"),
-            (None, "learning goes on"),
-            (f"{RECIPE}@5", "it was better"),
-        ]
-        marks = {one["model_id"]: one["marks"] for one in desk.ask("list")}
-        assert marks[f"{RECIPE}@5"] == ["champion (pinned)"]
-        assert marks[f"{RECIPE}@3"] == ["lasting", "other features"]
-        processes.check()  # nobody has been started again
+    desk.ask("promote", RECIPE, "--reason", "learning goes on")
+    assert scorers.all_follow(f"{RECIPE}@12")
+    assert within(PATIENCE, lambda: len(desk.ask("changes")) == 2)
+    desk.ask("rollback", "--reason", "on second thoughts")
+    assert scorers.all_follow(f"{RECIPE}@5")
+    assert within(PATIENCE, lambda: len(desk.ask("changes")) == 3)
+    told = [(one["model_id"], one["reason"].partition(": ")[2]) for one in desk.ask("changes")]
+    assert told == [
+        (f"{RECIPE}@5", "on second thoughts"),
+        (None, "learning goes on"),
+        (f"{RECIPE}@5", "it was better"),
+    ]
+    marks = {one["model_id"]: one["marks"] for one in desk.ask("list")}
+    assert "champion (pinned)" in marks[f"{RECIPE}@5"]
+    assert "other features" in marks[f"{RECIPE}@3"]
+    world.processes.check()  # nobody has been started again
+
+
+def test_a_poisoned_example_is_taken_out(world: World, desk: Desk) -> None:
+    """While a learner runs it is refused; with it stopped, the weights announced are those of a learner that never
+    met the example, bit for bit."""
+    given = examples(50, first_label=1000)
+    poison = msgspec.structs.replace(given[30], features=dict.fromkeys(NAMES, 1e6), label=1)
+
+    def announcements() -> list[ModelAnnouncement]:
+        values = (record.value for record in records(world.kafka, TOPICS.models.name))
+        return [msgspec.json.decode(value, type=ModelAnnouncement) for value in values]
+
+    def has_read(count: int) -> bool:
+        said = announcements()
+        return bool(said) and said[-1].example_offsets.get(0) == count
+
+    process = world.processes.start("learner", "services.learner", "fraud")
+    send(world.kafka, TOPICS.examples.name, *map(encode, given[:20]))
+    assert within(PATIENCE, lambda: has_read(20)), process.epitaph()
+    before = announcements()[-1]
+    send(world.kafka, TOPICS.examples.name, *map(encode, [*given[:3], poison, *given[20:30], *given[31:50]]))
+    assert within(PATIENCE, lambda: has_read(53)), process.epitaph()
+    order = ("relearn", "--from", before.models[0].model_id, "--without", "x30")
+    assert "a learner runs" in desk.refused(*order)
+    world.processes.stop(process)
+    assert "x99: no example of it" in desk.refused(*order, "x99")
+    assert announcements()[-1].example_offsets == {0: 53}
+    (said,) = desk.ask(*order)
+    assert (said["learnt"], said["left_out"], said["refused"]) == (29, 1, 0)
+    never = Lessons.resume(before, FRAUD.recipes, NAMES, OURS, KEY.encode())
+    for example in given[20:30] + given[31:]:
+        never.take(example)
+    last = announcements()[-1]
+    assert last.example_offsets == {0: 53}
+    for recipe, learner in Lessons.resume(last, FRAUD.recipes, NAMES, OURS, KEY.encode()).learners.items():
+        assert weights(learner.model) == weights(never.learners[recipe].model)
