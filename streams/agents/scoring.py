@@ -183,4 +183,6 @@ def _raw(scorer: Scorer, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @cache
 def _struct(name: str, fields: tuple[str, ...], type_: Any) -> Callable[..., Any]:
-    return msgspec.defstruct(name, [(field, type_) for field in fields], gc=False)
+    """Return a struct that is encoded with these fields; they need not be identifiers, as recipes' names are not."""
+    names = {f"field_{number}": field for number, field in enumerate(fields)}
+    return msgspec.defstruct(name, [(field, type_) for field in names], rename=names, gc=False)

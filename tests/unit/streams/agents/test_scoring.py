@@ -168,12 +168,12 @@ def test_challengers_score_in_the_shadow() -> None:
     """Their calibrated scores are there by recipe, and change nothing else."""
     rows, staged = event_rows(3)
     others = tuple(
-        Challenger(name, lambda rows, by=by: np.arange(len(rows)) / by, CALIBRATOR) for name, by in (("a", 4), ("b", 9))
+        Challenger(name, lambda rows, by=by: np.arange(len(rows)) / by, CALIBRATOR) for name, by in (("a-2", 4), ("b c", 9))
     )
     _, alone = written(rows, staged, model())
     _, scores = written(rows, staged, model(challengers=others))
     for i, score in enumerate(scores):
-        said = {name: float(CALIBRATOR.apply(np.array([i / by]))[0]) for name, by in (("a", 4), ("b", 9))}
+        said = {name: float(CALIBRATOR.apply(np.array([i / by]))[0]) for name, by in (("a-2", 4), ("b c", 9))}
         assert score.shadow == said
         assert msgspec.structs.replace(score, shadow={}) == alone[i]
 
