@@ -23,7 +23,7 @@ from operator import attrgetter
 import numpy as np
 
 from schemas.codec import encode
-from schemas.events import Example, Label
+from schemas.events import Example, Label, Score
 from schemas.topics import Topic, Topics
 from streams.agents.deadletters import DeadLetters
 from streams.agents.joiner import Joiner, Messages, Outputs, read_labels
@@ -105,12 +105,13 @@ class JoinAgent:
 
     async def _settle(self, room: Room, some: Sequence[Waiting], over: float) -> None:
         """Look for the events of some labels in the room, and emit what need not wait any longer."""
-        scores = await self._store.scores(_event_ids(some))
-        if self._published:
-            given_up = _event_ids(one for one in some if one.since <= over)
-            scores = await self._published.scores([id_ for id_ in given_up if id_ not in scores]) | scores
+        if over == NEVER:  # of those that just came nearly all will leave
+            ids = _event_ids(some)
+            scores, kept = await asyncio.gather(self._store.scores(ids), self._store.labels(ids))
+        else:
+            scores = await self._scores(some, over)
+            kept = await self._store.labels(list(scores))
         leaving = room.release(some, scores, over)
-        kept = await self._store.labels([id_ for id_ in _event_ids(leaving) if id_ in scores])
         for batch, run in groupby(leaving, key=attrgetter("batch")):
             outputs = self._joiner.join([one.arrival for one in run], scores, kept, batch.partition)
             await self._emit(batch, outputs)
@@ -118,6 +119,13 @@ class JoinAgent:
         self._metrics.events.labels(STAGE).inc(len(leaving))
         room.plan(time.monotonic(), looked=False)
         self._metrics.waiting_labels.labels(str(some[0].batch.partition)).set(len(room))
+
+    async def _scores(self, some: Sequence[Waiting], over: float) -> dict[str, Score]:
+        scores = await self._store.scores(_event_ids(some))
+        if not self._published:
+            return scores
+        given_up = _event_ids(one for one in some if one.since <= over)
+        return await self._published.scores([id_ for id_ in given_up if id_ not in scores]) | scores
 
     def _low(self, room: Room, coming: Sequence[Waiting], batch: Batch) -> int:
         return room.low(coming[0].arrival.offset if coming else batch.next_offset)
