@@ -18,7 +18,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { padding: 0.2em 0.8em; text-align: right } th:first-child, td:first-child { text-align: left }
 th { border-bottom: 1px solid #888; font-weight: 600 } tr.total td { border-top: 1px solid #888; font-weight: 600 }
 figure { margin: 0.5em 0 } img { max-width: 100%; height: auto } .pair { display: flex; flex-wrap: wrap }
-.pair figure { flex: 1 1 480px } p { max-width: 75ch } .scroll { overflow-x: auto }
+.pair figure { flex: 1 1 480px } .pair figure:last-child { flex-basis: 100% }
+p { max-width: 75ch } .scroll { overflow-x: auto }
 """
 
 
