@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import msgspec
@@ -12,19 +12,22 @@ import pytest
 from faust.types import TP
 
 from schemas.codec import encode
-from schemas.events import Example, ModelAnnouncement
+from schemas.events import AliasChange, Example, ModelAnnouncement
 from streams.agents.learner import MOST_TRIED, LearnerAgent
 from streams.metrics import Metrics
+from streams.models import judge, lessons
+from streams.models.judge import Seat
 from streams.models.lessons import Lessons
 from streams.models.snapshot import SnapshotRefused
 from streams.runtime.batches import Batch
 from streams.runtime.newest import Logged
 from streams.runtime.records import Header, Records
-from streams.usecases import FRAUD
+from streams.usecases import FRAUD as SHIPPED
 from tests.weights import weights
 
 KEY = b"k" * 32
 NOW = 1_700_000_000_000
+FRAUD = replace(SHIPPED, recipes=("logistic", "binned"))
 TOPICS = FRAUD.topics(2)
 EXAMPLES = TP(TOPICS.examples.name, 0)
 NAMES, FEATURES = FRAUD.features.names, FRAUD.features.fingerprint
@@ -204,7 +207,7 @@ def flipped(value: bytes, field_: bytes = b'"state":"') -> bytes:
 
 DAMAGED = {
     "flipped model": (flipped(announced(18)), "its signature does not fit"),
-    "flipped labels seen": (flipped(announced(18), b'"course":"'), "its signature does not fit"),
+    "flipped course": (flipped(announced(18), b'"course":"'), "its signature does not fit"),
     "changed offsets": (announced(18).replace(b'"0":18', b'"0":17'), "its signature does not fit"),
     "truncated": (announced(18)[:-40], "no announcement"),
     "null": (b"", "no announcement"),
@@ -226,7 +229,7 @@ def test_a_damaged_model_is_passed_over_by_name(damaged: str, caplog: pytest.Log
     (line,) = {record.message for record in caplog.records if record.levelno >= logging.WARNING}
     assert line.startswith(f"{TOPICS.models.name}/0 at offset 2: ")
     assert why in line
-    assert "models logistic@9 go on learning" in caplog.text
+    assert "models logistic@9, binned@9 go on learning" in caplog.text
     assert_as_if_never_interrupted(kafka)
 
 
@@ -248,3 +251,155 @@ def test_models_of_other_features_alone_are_no_reason_to_stop() -> None:
     kafka.topics[TOPICS.models.name] = [announced(3, feature_set="f" * 16)] * 2
     asyncio.run(live(kafka, 5))
     assert_as_if_never_interrupted(kafka)
+
+
+@pytest.fixture
+def small() -> Iterator[None]:
+    """A champion is judged after 64 labels."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(judge, "BLOCK", 4)
+        patched.setattr(judge, "FEWEST_POSITIVES", 3)
+        patched.setattr(lessons, "GRID", 16)
+        yield
+
+
+def shadowed(number: int) -> Example:
+    """What the challenger said of it was right."""
+    one, rng = example(number), np.random.default_rng(number)
+    right = one.label * 0.9 + 0.05
+    return msgspec.structs.replace(
+        one, score=0.5 + float(rng.normal(0, 0.02)), shadow={"binned": right + float(rng.normal(0, 0.01))}
+    )
+
+
+SHADOWED = [encode(shadowed(number)) for number in range(110)]
+
+
+def changes(kafka: Kafka) -> list[AliasChange]:
+    return [msgspec.json.decode(value, type=AliasChange) for value in kafka.topics[TOPICS.aliases.name]]
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_killed_at_every_step_the_same_champion_is_told(after: bool) -> None:
+    """Every learner that comes past the labels that decide says the same, byte by byte, and none anything else."""
+    whole = Kafka()
+    whole.topics[EXAMPLES.topic] = SHADOWED
+    seat = asyncio.run(live(whole, 9)).lessons.seat
+    (change,) = changes(whole)
+    assert (change.recipe, change.by, seat.champion) == ("binned", "learner", "binned")
+    steps, killed = 0, True
+    while killed:
+        kafka = Kafka(after=after)
+        kafka.topics[EXAMPLES.topic] = SHADOWED
+        killed = False
+        for steps_left in (steps, 1 << 60):
+            kafka.steps_left = steps_left
+            try:
+                asyncio.run(live(kafka, 9))
+            except Killed:
+                killed = True
+        assert set(map(encode, changes(kafka))) == {encode(change)}
+        resumed = Lessons.resume(newest(kafka), FRAUD.recipes, NAMES, FEATURES, KEY)
+        assert resumed.seat == seat
+        steps += 1
+    assert steps > 10
+
+
+def pin(recipe: str = "logistic", key: bytes = KEY, feature_set: str = FEATURES) -> AliasChange:
+    announcement = msgspec.json.decode(announced(5, key, feature_set), type=ModelAnnouncement)
+    model = next(model for model in announcement.models if model.recipe == recipe)
+    return AliasChange("champion", recipe, "operator", "a person's reason", NOW, model)
+
+
+def told(learner: LearnerAgent, *records: bytes) -> None:
+    async def follow() -> None:
+        for offset, record in enumerate(records):
+            await learner.follow(TOPICS.aliases.name, Logged(offset, record))
+
+    asyncio.run(follow())
+
+
+@pytest.mark.usefixtures("small")
+def test_a_pin_is_followed_and_survives_a_change_that_did_not_know_of_it() -> None:
+    """A record of the learner that comes right after a person's pin is answered by the pin, said again."""
+    kafka = Kafka()
+    kafka.topics[EXAMPLES.topic] = SHADOWED
+    kafka.topics[TOPICS.aliases.name] = [encode(pin())]
+    learner = asyncio.run(live(kafka, 9))
+    assert learner.lessons.seat == Seat("logistic", pinned=True)
+    assert changes(kafka) == [pin()]
+    own = AliasChange("champion", "binned", "learner", "decided a moment before", NOW, judged=64)
+    told(learner, encode(own))
+    assert changes(kafka) == [pin(), pin()]
+    assert learner.lessons.seat.champion == "logistic"
+    told(learner, encode(AliasChange("champion", "binned", "operator", "go on with this", NOW)))
+    assert learner.lessons.seat == Seat("binned", since=len(SHADOWED))
+
+
+@pytest.mark.parametrize(
+    ("record", "why"),
+    [
+        (b"nonsense", "malformed"),
+        (b"", "truncated"),
+        (encode(pin(key=b"x" * 32)), "its signature does not fit"),
+        (encode(pin(feature_set="f" * 16)), "made for feature set ffffffffffffffff"),
+        (encode(AliasChange("champion", "forest", "operator", "", NOW)), "there is no recipe forest here"),
+    ],
+)
+def test_a_change_that_may_not_be_is_refused(record: bytes, why: str, caplog: pytest.LogCaptureFixture) -> None:
+    """One line names its offset and why; the champion stays."""
+    learner = agent(Kafka())
+    told(learner, record)
+    (line,) = [one.message for one in caplog.records]
+    assert line.startswith(f"{TOPICS.aliases.name}/0 at offset 0: refused: ")
+    assert why in line
+    assert learner.lessons.seat == Seat("logistic")
+
+
+def given(learner: LearnerAgent, *values: bytes) -> None:
+    records = Records.of([None] * len(values), list(values), range(len(values)), [NOW] * len(values))
+    asyncio.run(learner.on_batch(Batch(EXAMPLES.topic, 0, records, len(values), 1)))
+
+
+def test_unfit_values_are_put_aside_with_the_reason() -> None:
+    """What no model may learn from is a dead letter, counted, and nothing of it is learnt."""
+    kafka, metrics = Kafka(), Metrics("learner")
+    learner = agent(kafka, metrics=metrics)
+    huge = encode(msgspec.structs.replace(example(1), features=dict.fromkeys(NAMES, 1e200)))
+    heavy = encode(msgspec.structs.replace(example(2), weight=1e9))
+    short = encode(msgspec.structs.replace(example(3), features={}))
+    given(learner, encode(example(0)), huge, heavy, b"poison", short, encode(example(4)))
+    assert kafka.topics[TOPICS.dlq.name] == [huge, heavy, b"poison", short]
+    assert metrics.registry.get_sample_value("headrace_dlq_total", {"reason": "unfit_value"}) == 3
+    assert [one.examples_learnt for one in learner.lessons.learners.values()] == [2, 2]
+
+
+def test_guards_and_champion_are_seen() -> None:
+    """A trip is counted and named, for how long learning stands still is shown, and who is champion."""
+    metrics = Metrics("learner")
+    learner = agent(Kafka(), metrics=metrics)
+    learner.lessons.learners["binned"].guard.trip()
+    given(learner, encode(example(0)))
+    learner.show()
+    value = metrics.registry.get_sample_value
+    for recipe, trips, frozen, champion in (("logistic", 0, 0, 1), ("binned", 1, 2047, 0)):
+        assert value("headrace_guard_trips_total", {"recipe": recipe}) == trips
+        assert value("headrace_learning_frozen", {"recipe": recipe}) == frozen
+        assert value("headrace_champion", {"recipe": recipe}) == champion
+    assert value("headrace_progressive", {"recipe": "logistic", "measure": "log_loss"}) == pytest.approx(
+        -np.log(0.1), rel=1e-6
+    )
+
+
+def test_an_unsound_model_is_not_announced() -> None:
+    """Until its guard has taken it back: nothing a scorer could not use leaves."""
+    kafka = Kafka()
+    learner = agent(kafka)
+    given(learner, encode(example(0)))
+    learner.lessons.learners["logistic"].model["LogisticRegression"].intercept = float("nan")  # type: ignore[index]
+    assert not asyncio.run(learner.announce())
+    given(learner, encode(example(1)))
+    assert learner.lessons.learners["logistic"].guard.trips == 1
+    assert learner.lessons.sound
+    assert asyncio.run(learner.announce())
