@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from river import base
 
 from streams.models import bins
-from streams.models.bins import ALONE, F64s, Fields, FrozenBins, I64s
+from streams.models.bins import F64s, Fields, FrozenBins, I64s
 
 
 class BinnedRegression(base.MiniBatchClassifier):
@@ -26,6 +26,8 @@ class BinnedRegression(base.MiniBatchClassifier):
         The features in the order of `learn_rows`'s columns. Others that `learn_one` meets are added.
     crosses
         Features whose rough bins are looked at together.
+    alone
+        The features that are looked at by themselves; all unless given.
     intercept
         The log odds before anything is learnt.
     spread
@@ -49,18 +51,19 @@ class BinnedRegression(base.MiniBatchClassifier):
         self,
         names: tuple[str, ...] | None = None,
         crosses: tuple[tuple[str, ...], ...] | None = None,
+        alone: tuple[str, ...] | None = None,
         intercept: float = -4.0,
         spread: float = 0.2,
         floor: float = 0.01,
         slot_bits: int = 15,
     ) -> None:
-        self.names, self.crosses = names, crosses
+        self.names, self.crosses, self.alone = names, crosses, alone
         self.intercept, self.spread, self.floor, self.slot_bits = intercept, spread, floor, slot_bits
         # The last one is the intercept's.
         self._weights = np.zeros((1 << slot_bits) + 1)
         self._weights[-1] = intercept
         self._variances = np.full(self._weights.size, spread)
-        self._fields = Fields.over(names or (), crosses or ())
+        self._fields = Fields.over(names or (), crosses or (), alone)
         self._usual = np.zeros(self._fields.ends.size)
         self._seen = 0
 
@@ -139,8 +142,8 @@ class BinnedRegression(base.MiniBatchClassifier):
     def _adopt(self, names: Iterable[Any]) -> None:
         new = [name for name in names if name not in self.known]
         if new:
-            self._fields = Fields.over((*self.known, *new), self.crosses or ())
-            self._usual = np.append(self._usual, np.zeros(len(ALONE) * len(new)))
+            self._fields = Fields.over((*self.known, *new), self.crosses or (), self.alone)
+            self._usual = np.append(self._usual, np.zeros(self._fields.ends.size - self._usual.size))
 
     def _row(self, x: Mapping[Any, Any]) -> F64s:
         return np.array([[x.get(name, np.nan) for name in self.known]], np.float64)

@@ -53,10 +53,12 @@ class Fields:
     salts: I64s
 
     @classmethod
-    def over(cls, names: tuple[Any, ...], crosses: tuple[tuple[Any, ...], ...]) -> Self:
-        """Return the fields of `crosses`, then those of each value by itself."""
+    def over(cls, names: tuple[Any, ...], crosses: tuple[tuple[Any, ...], ...], alone: tuple[Any, ...] | None) -> Self:
+        """Return the fields of `crosses`, then those of each value by itself, or of those in `alone` only."""
         known = tuple(dict.fromkeys([*names, *(name for cross in crosses for name in cross)]))
-        fields = [(cross, CROSSED) for cross in crosses] + [((name,), depth) for name in known for depth in ALONE]
+        fields = [(cross, CROSSED) for cross in crosses] + [
+            ((name,), depth) for name in known for depth in ALONE if alone is None or name in alone
+        ]
         places = {name: place for place, name in enumerate(known)}
         return cls(
             known,

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from river import checks
 
+from streams.models import bins
 from streams.models.binned import BinnedRegression
-from streams.models.bins import ALONE, CROSSED
-from streams.models.recipes import RECIPES
+from streams.models.recipes import ALONE, RECIPES, TOGETHER
+from streams.usecases import FRAUD
 
 NAMES, CROSSES = ("a", "b", "c"), (("a", "b"),)
 
@@ -38,8 +39,8 @@ class Twin:
 
     def bins(self, row: tuple[float, ...]) -> list:
         told = {name: value for name, value in zip(NAMES, row, strict=True) if not math.isnan(value)}
-        crossed = [(cross, CROSSED) for cross in CROSSES if set(cross) <= set(told)]
-        alone = [((name,), depth) for name in told for depth in ALONE]
+        crossed = [(cross, bins.CROSSED) for cross in CROSSES if set(cross) <= set(told)]
+        alone = [((name,), depth) for name in told for depth in bins.ALONE]
         return ["intercept"] + [
             (names, depth, tuple(self.bin(told[name], depth) for name in names)) for names, depth in crossed + alone
         ]
@@ -52,14 +53,14 @@ class Twin:
         return (math.copysign(1, value), power, math.floor((2 * fraction - 1) * 2**depth)) if power > -1022 else (0,)
 
     def learn(self, row: tuple[float, ...], label: int, weight: float) -> float:
-        bins = self.bins(row)
-        logit = min(max(sum(self.means[bin_] for bin_ in bins), -30.0), 30.0)
+        fields = self.bins(row)
+        logit = min(max(sum(self.means[bin_] for bin_ in fields), -30.0), 30.0)
         said = 1 / (1 + math.exp(-logit))
-        variance = sum(self.variances[bin_] for bin_ in bins)
+        variance = sum(self.variances[bin_] for bin_ in fields)
         information = weight * said * (1 - said)
         gain = 1 / (1 + information * variance)
         step = min(max(weight * (label - said) * gain, -8 / variance), 8 / variance)
-        for bin_ in bins:
+        for bin_ in fields:
             known = self.variances[bin_]
             self.means[bin_] += known * step
             self.variances[bin_] = max(known - known**2 * information * gain, self.model.floor)
@@ -145,8 +146,24 @@ def test_other_crosses_are_refused() -> None:
         BinnedRegression(NAMES).take_arrays(BinnedRegression(NAMES, CROSSES).arrays())
 
 
-def test_the_recipe_crosses_what_is_there() -> None:
-    """A cross whose features a use case does not have is left out."""
-    model = RECIPES["binned"].make(("amount", "amount_to_mean"))
-    assert isinstance(model, BinnedRegression)
-    assert model.crosses == (("amount", "amount_to_mean"),)
+def test_only_what_is_looked_at_counts() -> None:
+    """A feature that is neither looked at alone nor in a cross changes no score."""
+    model = BinnedRegression(NAMES, (("a", "b"),), alone=("a",))
+    for a in range(50):
+        model.learn_one({"a": a % 2, "b": a % 3, "c": a % 2}, a % 2 == 1)
+    said = [model.predict_proba_one({"a": 1.0, "b": b, "c": c}) for b, c in ((0.0, 0.0), (0.0, 1.0), (2.0, 0.0))]
+    assert said[0] == said[1] != said[2]
+
+
+@pytest.mark.parametrize("recipe", ["binned", "nimble"])
+def test_the_recipe_looks_at_what_is_there(recipe: str) -> None:
+    """What a use case does not have is left out; where it has nothing of it, all is looked at. Fraud has all of it."""
+    some, other, fraud = (
+        RECIPES[recipe].make(names) for names in (("amount", "colour"), ("width", "colour"), FRAUD.features.names)
+    )
+    assert isinstance(some, BinnedRegression)
+    assert isinstance(other, BinnedRegression)
+    assert isinstance(fraud, BinnedRegression)
+    assert (some.alone, some.crosses) == (("amount",), ())
+    assert (other.alone, other.crosses) == (None, ())
+    assert (fraud.alone, fraud.crosses) == (ALONE, TOGETHER)
