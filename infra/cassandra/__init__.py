@@ -66,27 +66,27 @@ SELECT parts, record FROM {keyspace}.model_announcements WHERE usecase = ? AND a
 INSERT_MODEL = """
 INSERT INTO {keyspace}.models
   (usecase, created_at, model_id, recipe, feature_set, parent, examples_learnt, example_offsets, metrics,
-   state_bytes, announcement, lasting)
+   state_bytes, announcement, kept_until)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?
 """
 
 INSERT_MODEL_BY_DAY = """
 INSERT INTO {keyspace}.models_by_day
   (usecase, day, created_at, model_id, recipe, feature_set, parent, examples_learnt, example_offsets, metrics,
-   state_bytes, announcement, lasting)
+   state_bytes, announcement, kept_until)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?
 """
 
 SELECT_MODELS = """
 SELECT to_unix_timestamp(created_at), model_id, recipe, feature_set, parent, examples_learnt, example_offsets,
-  metrics, state_bytes, announcement, lasting
+  metrics, state_bytes, announcement, to_unix_timestamp(kept_until)
 FROM {keyspace}.models
 WHERE usecase = ? AND model_id = ? LIMIT ?
 """
 
 SELECT_MODELS_OF_DAY = """
 SELECT to_unix_timestamp(created_at), model_id, recipe, feature_set, parent, examples_learnt, example_offsets,
-  metrics, state_bytes, announcement, lasting
+  metrics, state_bytes, announcement, to_unix_timestamp(kept_until)
 FROM {keyspace}.models_by_day
 WHERE usecase = ? AND day = ? AND (created_at, model_id) < (?, ?) LIMIT ?
 """

@@ -133,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_listing(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--recipe", metavar="RECIPE", help="only snapshots of this recipe")
-    add("--lasting", action="store_true", help="only those whose bytes are kept for 90 days, not two")
+    add("--kept", action="store_true", help="only those whose bytes are still kept")
     add("--before", type=argument(_when), metavar="WHEN", help="made before: 2h, 7d, or 2026-01-31T12:00 (UTC)")
     add("--limit", type=argument(_count), default=20, metavar="N", help="N at most (default: 20)")
 

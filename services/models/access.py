@@ -17,7 +17,6 @@ from streams.stores.registry_cassandra import CassandraRegistry
 from streams.usecases import UseCase
 
 PATIENCE = 60.0  # seconds for what is asked of the registry
-CLOCKS_MS = 3_600_000  # how far ahead of ours the clock of a learner or of Kafka may be
 
 T = TypeVar("T")
 

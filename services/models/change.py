@@ -5,7 +5,7 @@ from typing import Literal
 
 from schemas.events import AliasChange, ModelSnapshot
 from services.models import output
-from services.models.access import CLOCKS_MS, Access, now, user
+from services.models.access import Access, now, user
 from services.models.choice import Refused
 from streams.models.snapshot import snapshot_of
 
@@ -34,7 +34,7 @@ async def rollback(access: Access, options: argparse.Namespace) -> None:
         if options.model is not None:
             snapshot = await choice.named(options.model)
         elif last := (await access.log.aliases()).get(CHAMPION):
-            snapshot = await choice.before(last, now() + CLOCKS_MS)
+            snapshot = await choice.before(last, now())
         else:
             raise Refused("the champion has never been changed: name the MODEL_ID to go back to (list shows them)")
     await _change(access, options, snapshot.recipe, snapshot)

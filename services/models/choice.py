@@ -10,6 +10,10 @@ from streams.models.snapshot import ForeignSnapshot, SnapshotRefused, unseal
 from streams.stores.registry import ModelRegistry, Registered
 from streams.usecases import UseCase
 
+CLOCKS_MS = 3_600_000  # how far ahead of ours the clock of a learner or of Kafka may be
+
+Found = tuple[ModelAnnouncement, Registered]
+
 _decode = msgspec.json.Decoder(ModelAnnouncement).decode
 
 
@@ -40,11 +44,11 @@ class Choice:
             announcement = await announcement_of(self._registry, row)
             if announcement is not None:
                 return announcement, self._sound(announcement, row)
-        raise Refused(f"{model_id}: its announcement is not kept any more (list --lasting shows those that are)")
+        raise Refused(f"{model_id}: its announcement is not kept any more (list --kept shows those that are)")
 
     async def before(self, change: AliasChange, now: int) -> ModelSnapshot:
         """Return what the alias of `change`, its last by `now`, was right before; raises Refused, SnapshotRefused."""
-        async with aclosing(self._registry.changes(now)) as changes:
+        async with aclosing(self._registry.changes(now + CLOCKS_MS)) as changes:
             rows = [row async for row in changes if row.alias == change.alias]
         # It may have been told more than once, with another in between that did not count.
         last = max((at for at, row in enumerate(rows) if row.tells(change)), default=None)
@@ -54,23 +58,22 @@ class Choice:
         if previous and previous[0].model_id is not None:
             return await self.named(previous[0].model_id)
         recipe = previous[0].recipe if previous else self._usecase.recipes[0]
-        async with aclosing(self._kept(recipe, until)) as kept:
+        async with aclosing(self._kept(recipe, until, now)) as kept:
             async for announcement, row in kept:
                 return self._sound(announcement, row)
         raise Refused(f"the registry keeps no {recipe} from before the last change: name a MODEL_ID")
 
-    async def _kept(self, recipe: str, until: int) -> AsyncGenerator[tuple[ModelAnnouncement, Registered], None]:
-        """Yield the snapshots of a recipe whose bytes are still there, newest first."""
-        all_kept = True
+    async def _kept(
+        self, recipe: str, until: int, now: int
+    ) -> AsyncGenerator[tuple[ModelAnnouncement, Registered], None]:
+        """Yield the snapshots of a recipe made until then whose bytes are still there, newest first."""
         async with aclosing(self._registry.newest(until)) as rows:
             async for row in rows:
                 ours = row.recipe == recipe and row.feature_set == self._usecase.features.fingerprint
-                if ours and (all_kept or row.lasting):
+                if ours and row.kept_until > now:
                     announcement = await announcement_of(self._registry, row)
                     if announcement is not None:
                         yield announcement, row
-                    else:
-                        all_kept = False  # from here back only what lasts
 
     def _sound(self, announcement: ModelAnnouncement, row: Registered) -> ModelSnapshot:
         snapshot = snapshot_named(announcement, row.model_id)

@@ -6,8 +6,8 @@ from contextlib import aclosing
 
 from schemas.events import AliasChange
 from services.models import output
-from services.models.access import CLOCKS_MS, Access, first, now
-from services.models.choice import Refused, announcement_of, rows_named, snapshot_named
+from services.models.access import Access, first, now
+from services.models.choice import CLOCKS_MS, Refused, announcement_of, rows_named, snapshot_named
 from services.models.compare import Weights, compare, differences, weights
 from streams.models.snapshot import SnapshotRefused, unseal, verify
 from streams.settings import SettingsError
@@ -27,7 +27,7 @@ async def list_models(access: Access, options: argparse.Namespace) -> None:
         async with aclosing(found):
             async for row in found:
                 said = marks.of(row)  # also of those that are left out: marks go to the newest
-                chosen = options.recipe in (None, row.recipe) and (row.lasting or not options.lasting)
+                chosen = options.recipe in (None, row.recipe) and (row.kept_until > now() or not options.kept)
                 if chosen and (options.before is None or row.created_at < options.before):
                     yield row, said
 
@@ -99,8 +99,7 @@ class Marks:
             del self._following[name]
         same = (row.model_id, row.created_at)
         marks += [f"{name} (pinned)" for name, one in self._pinned.items() if (one.model_id, one.created_at) == same]
-        lasting = ["lasting"] if row.lasting else []
-        return marks + lasting + (["other features"] if row.feature_set != self._feature_set else [])
+        return marks + (["other features"] if row.feature_set != self._feature_set else [])
 
 
 async def _usable(access: Access, registry: ModelRegistry, row: Registered) -> str:

@@ -21,7 +21,8 @@ def print_json(*items: Mapping[str, Any]) -> None:
 def table(rows: Sequence[tuple[Registered, Sequence[str]]]) -> list[str]:
     """Return a list of snapshots and their marks as lines, with a column for each metric that there is."""
     metrics = sorted({name for row, _ in rows for name in row.metrics})
-    heads = ["MADE (UTC)", "MODEL", "EXAMPLES", *(name.upper().replace("_", " ") for name in metrics), "BYTES", "MARKS"]
+    heads = ["MADE (UTC)", "MODEL", "EXAMPLES", *(name.upper().replace("_", " ") for name in metrics), "BYTES"]
+    heads += ["KEPT UNTIL", "MARKS"]
     lines = [
         [
             moment(row.created_at),
@@ -29,6 +30,7 @@ def table(rows: Sequence[tuple[Registered, Sequence[str]]]) -> list[str]:
             f"{row.examples_learnt:,}",
             *(number(row.metrics.get(name)) for name in metrics),
             f"{row.state_bytes:,}",
+            moment(row.kept_until),
             ", ".join(marks),
         ]
         for row, marks in rows
@@ -64,10 +66,7 @@ def changes(rows: Sequence[Change]) -> list[str]:
 
 def compared(a: str, b: str, rows: Sequence[Difference], weights: WeightChange | None, why: str) -> list[str]:
     """Return the differences of two snapshots as lines; `why` says why weights are not among them."""
-    lines = [
-        [row.name, said(row.name, row.a), said(row.name, row.b), "" if row.change is None else f"{row.change:+,.6g}"]
-        for row in rows
-    ]
+    lines = [[row.name, said(row.name, row.a), said(row.name, row.b), _change(row)] for row in rows]
     out = columns(["", printable(a), printable(b), "CHANGE"], [list(map(printable, line)) for line in lines])
     if weights is None:
         return [*out, f"weights: not compared ({why})"]
@@ -86,7 +85,7 @@ def told(change: AliasChange) -> str:
 
 def said(name: str, value: Any) -> str:
     """Return a value as people read it, a time as one."""
-    return moment(value) if name == "created_at" else text(value)
+    return moment(value) if name in ("created_at", "kept_until") else text(value)
 
 
 def text(value: Any) -> str:
@@ -104,7 +103,9 @@ def text(value: Any) -> str:
 
 def number(value: float | None) -> str:
     """Return a measure, "-" where there is none."""
-    return "-" if value is None or math.isnan(value) else f"{value:.4f}"
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:,.0f}" if value.is_integer() else f"{value:.4f}"
 
 
 def moment(time: int) -> str:
@@ -122,6 +123,12 @@ def printable(value: str) -> str:
     a\x1b[2Jb\n
     """
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in value)
+
+
+def _change(row: Difference) -> str:
+    if row.change is None:
+        return ""
+    return f"{row.change / 1000:+,.0f} s" if row.name == "created_at" else f"{row.change:+,.6g}"
 
 
 def _is_number(cell: str) -> bool:

@@ -14,10 +14,10 @@ import msgspec
 from schemas.events import AliasChange, ModelAnnouncement
 from streams.metrics import Metrics
 from streams.runtime.batches import Batch
-from streams.stores.registry import ModelRegistry, changed
+from streams.stores.registry import Keep, ModelRegistry, changed
 
 STAGE = "registry"
-HOUR_MS = 3_600_000
+MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 
 log = logging.getLogger(__name__)
 
@@ -32,17 +32,16 @@ class RegistryAgent:
 
     def __init__(self, registry: ModelRegistry, metrics: Metrics) -> None:
         self._registry, self._metrics = registry, metrics
-        self._hour: int | None = None
+        self._before: int | None = None
 
     async def keep_models(self, batch: Batch) -> AsyncGenerator[int, None]:
         """Keep a batch of announcements; yields its next offset once all of it is kept."""
         for _, offset, value in _values(batch):
             announcement = self._read(_decode_announcement, batch, offset, value)
             if announcement is not None:
-                # The first of an hour, or of a process, lasts: enough to go back to, and few.
-                hour = announcement.created_at // HOUR_MS
-                await self._registry.write(value, announcement.models, lasting=hour != self._hour)
-                self._hour = hour
+                keep = keep_for(announcement.created_at, self._before)
+                await self._registry.write(value, announcement.models, keep)
+                self._before = announcement.created_at
         self._metrics.events.labels(STAGE).inc(len(batch.records))
         yield batch.next_offset
 
@@ -62,6 +61,18 @@ class RegistryAgent:
             log.error("%s/%d at offset %d: not kept: %s", batch.topic, batch.partition, offset, error)
             self._metrics.models_refused.inc()
             return None
+
+
+def keep_for(created_at: int, before: int | None) -> Keep:
+    """Return how long an announcement is kept that follows another, both epoch ms: the first of an hour and that of a
+    minute longer, so that there is enough to go back to and little to keep; the first of a process is that of an hour.
+
+    >>> keep_for(7_200_000, 7_199_000), keep_for(7_203_000, 7_201_000)
+    (<Keep.LONG: 7776000>, <Keep.AN_HOUR: 3600>)
+    """
+    if before is None or created_at // HOUR_MS != before // HOUR_MS:
+        return Keep.LONG
+    return Keep.TWO_DAYS if created_at // MINUTE_MS != before // MINUTE_MS else Keep.AN_HOUR
 
 
 def _values(batch: Batch) -> list[tuple[int, int, bytes]]:

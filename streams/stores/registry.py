@@ -1,16 +1,24 @@
 """The port of the model registry: every snapshot and every change of an alias, whatever store keeps them."""
 
 from collections.abc import AsyncGenerator, Sequence
+from enum import Enum
 from hashlib import sha256
 from typing import NamedTuple, Protocol
 
 from schemas.events import AliasChange, ModelSnapshot
 
 
-class Registered(NamedTuple):
-    """What the registry says of a snapshot; its bytes are in the record `announcement`.
+class Keep(Enum):
+    """How long the bytes of an announcement are kept, in seconds: the longest is as long as examples are."""
 
-    The record of a `lasting` one is kept as long as the examples, another's a day or two. Times in epoch ms.
+    AN_HOUR = 3_600
+    TWO_DAYS = 2 * 86_400
+    LONG = 90 * 86_400
+
+
+class Registered(NamedTuple):
+    """What the registry says of a snapshot; its bytes are in the record `announcement`, which may be gone after
+    `kept_until`. Times in epoch ms.
     """
 
     created_at: int
@@ -23,7 +31,7 @@ class Registered(NamedTuple):
     metrics: dict[str, float]
     state_bytes: int
     announcement: str
-    lasting: bool
+    kept_until: int
 
 
 class Change(NamedTuple):
@@ -50,11 +58,12 @@ class Change(NamedTuple):
 class ModelRegistry(Protocol):
     """The snapshots and alias changes of one use case.
 
-    Writes are idempotent and commute; a snapshot that is listed has had its record kept before. What was written as
-    lasting stays so. A write that returns is kept. While the store is away, calls wait and try again.
+    Writes are idempotent and commute; a snapshot that is listed has had its record kept before. What is written
+    again is kept for the longest time that was said. A write that returns is kept. While the store is away, calls
+    wait and try again.
     """
 
-    async def write(self, record: bytes, models: Sequence[ModelSnapshot], lasting: bool) -> None:
+    async def write(self, record: bytes, models: Sequence[ModelSnapshot], keep: Keep) -> None:
         """Keep an announcement, as it was on its topic, and the snapshots in it."""
 
     async def write_change(self, change: Change) -> None:
@@ -81,7 +90,7 @@ def announcement_name(record: bytes) -> str:
     return sha256(record).hexdigest()[:32]
 
 
-def registered(record: bytes, models: Sequence[ModelSnapshot], lasting: bool) -> list[Registered]:
+def registered(record: bytes, models: Sequence[ModelSnapshot], keep: Keep) -> list[Registered]:
     """Return what is said of the snapshots in an announcement."""
     name = announcement_name(record)
     return [
@@ -96,7 +105,7 @@ def registered(record: bytes, models: Sequence[ModelSnapshot], lasting: bool) ->
             metrics=model.metrics,
             state_bytes=len(model.state),
             announcement=name,
-            lasting=lasting,
+            kept_until=model.created_at + keep.value * 1000,
         )
         for model in models
     ]

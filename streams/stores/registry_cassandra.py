@@ -15,11 +15,7 @@ from infra import cassandra as cql
 from schemas.events import ModelSnapshot
 from streams.stores.cql import CqlSession, Row
 from streams.stores.history import DAY_MS, OnRetry
-from streams.stores.registry import Change, Registered, announcement_name, registered
-
-DAY_SECONDS = 86_400
-RECORD_SECONDS, LASTING_SECONDS = 2 * DAY_SECONDS, 90 * DAY_SECONDS
-"""How long a record is kept: long enough to notice what went wrong; and as long as the examples to relearn from."""
+from streams.stores.registry import Change, Keep, Registered, announcement_name, registered
 
 MODEL_DAYS = 180
 """How far back snapshots are looked for: as long as the scores that name them, and the rows, are kept."""
@@ -64,15 +60,15 @@ class CassandraRegistry:
     async def close(self) -> None:
         await self._session.close()
 
-    async def write(self, record: bytes, models: Sequence[ModelSnapshot], lasting: bool) -> None:
-        name, seconds = announcement_name(record), LASTING_SECONDS if lasting else RECORD_SECONDS
-        # Lasting is the later write, so that the same record, written again as it was before a crash, stays so.
+    async def write(self, record: bytes, models: Sequence[ModelSnapshot], keep: Keep) -> None:
+        name = announcement_name(record)
+        # What is kept longer is the later write, so that the same record, written again after a crash, stays so.
         parts = [record[at : at + PART_BYTES] for at in range(0, len(record), PART_BYTES)]
         bind = self._insert_part.bind
         await self._session.write(
-            bind((self._usecase, name, at, len(parts), part, int(lasting), seconds)) for at, part in enumerate(parts)
+            bind((self._usecase, name, at, len(parts), part, keep.value, keep.value)) for at, part in enumerate(parts)
         )
-        await self._session.write(row for one in registered(record, models, lasting) for row in self._rows(one))
+        await self._session.write(row for one in registered(record, models, keep) for row in self._rows(one))
 
     async def write_change(self, change: Change) -> None:
         values = (self._usecase, _year(change.changed_at), *change, change.changed_at * 1000)
@@ -112,7 +108,7 @@ class CassandraRegistry:
                 time, offset = rows[-1][:2]
 
     def _rows(self, row: Registered) -> Iterator[BoundStatement]:
-        values = (*row, row.created_at * 1000 + row.lasting)
+        values = (*row, row.kept_until * 1000)
         yield self._insert_model.bind((self._usecase, *values))
         yield self._insert_by_day.bind((self._usecase, DATE_ZERO + row.created_at // DAY_MS, *values))
 

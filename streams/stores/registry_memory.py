@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Sequence
 
 from schemas.events import ModelSnapshot
-from streams.stores.registry import Change, Registered, announcement_name, registered
+from streams.stores.registry import Change, Keep, Registered, announcement_name, registered
 
 
 class MemoryRegistry:
@@ -14,12 +14,11 @@ class MemoryRegistry:
         self._records: dict[str, bytes] = {}
         self._changes: set[Change] = set()
 
-    async def write(self, record: bytes, models: Sequence[ModelSnapshot], lasting: bool) -> None:
+    async def write(self, record: bytes, models: Sequence[ModelSnapshot], keep: Keep) -> None:
         self._records[announcement_name(record)] = record
-        for row in registered(record, models, lasting):
-            there = self._models.get((row.created_at, row.model_id))
-            if there is None or lasting or not there.lasting:
-                self._models[row.created_at, row.model_id] = row
+        for row in registered(record, models, keep):
+            place = row.created_at, row.model_id
+            self._models[place] = max(row, self._models.get(place, row), key=lambda one: one.kept_until)
 
     async def write_change(self, change: Change) -> None:
         self._changes.add(change)

@@ -12,7 +12,7 @@ from cassandra.cluster import Cluster
 
 from schemas.events import ModelSnapshot
 from streams.stores.history import DAY_MS, StoreUnreachable
-from streams.stores.registry import Change, ModelRegistry, Registered, announcement_name, registered
+from streams.stores.registry import Change, Keep, ModelRegistry, Registered, announcement_name, registered
 from streams.stores.registry_cassandra import PART_BYTES, CassandraRegistry
 from streams.stores.registry_memory import MemoryRegistry
 
@@ -65,8 +65,8 @@ def snapshot(number: int, recipe: str = "ftrl", created_at: int = NOW, **changes
     return ModelSnapshot(**(fields | changes))  # type: ignore[arg-type]
 
 
-def row(of: ModelSnapshot, record: bytes, lasting: bool = False) -> Registered:
-    (only,) = registered(record, [of], lasting)
+def row(of: ModelSnapshot, record: bytes, keep: Keep = Keep.AN_HOUR) -> Registered:
+    (only,) = registered(record, [of], keep)
     return only
 
 
@@ -83,13 +83,13 @@ def test_what_was_written_is_read_back_whole(run: Run) -> None:
     one, other = snapshot(7), snapshot(0, "trees", metrics={}, example_offsets={})
 
     async def scenario(store: ModelRegistry) -> None:
-        await store.write(b"\xffrecord", [one, other], lasting=True)
+        await store.write(b"\xffrecord", [one, other], Keep.LONG)
         assert await every(store.newest(NOW)) == [
-            row(other, b"\xffrecord", lasting=True),
-            row(one, b"\xffrecord", lasting=True),
+            row(other, b"\xffrecord", Keep.LONG),
+            row(one, b"\xffrecord", Keep.LONG),
         ]
         (named,) = await store.named("ftrl@7")
-        assert named == row(one, b"\xffrecord", lasting=True)
+        assert named == row(one, b"\xffrecord", Keep.LONG)
         assert await store.record(named.announcement) == b"\xffrecord"
         assert await store.named("ftrl@8") == []
         assert await store.record("0" * 32) is None
@@ -104,9 +104,9 @@ def test_snapshots_come_newest_first_across_days_and_pages(run: Run) -> None:
     many = [snapshot(number, created_at=NOW - number // 2) for number in range(600)]
 
     async def scenario(store: ModelRegistry) -> None:
-        await store.write(b"old", [old], lasting=False)
-        await store.write(b"late", [late], lasting=False)
-        await store.write(b"many", many, lasting=False)
+        await store.write(b"old", [old], Keep.AN_HOUR)
+        await store.write(b"late", [late], Keep.AN_HOUR)
+        await store.write(b"many", many, Keep.AN_HOUR)
         found = await every(store.newest(NOW))
         assert [one.created_at for one in found] == [NOW - at // 2 for at in range(600)] + [old.created_at]
         assert {one.model_id for one in found} == {one.model_id for one in many}
@@ -121,22 +121,22 @@ def test_a_name_may_come_again(run: Run) -> None:
     first, again = snapshot(7), snapshot(7, created_at=NOW + 5, feature_set="aaaa")
 
     async def scenario(store: ModelRegistry) -> None:
-        await store.write(b"again", [again], lasting=False)
-        await store.write(b"first", [first], lasting=False)
+        await store.write(b"again", [again], Keep.AN_HOUR)
+        await store.write(b"first", [first], Keep.AN_HOUR)
         assert await store.named("ftrl@7") == [row(again, b"again"), row(first, b"first")]
 
     run(scenario)
 
 
-@pytest.mark.parametrize("order", sorted(set(permutations([True, False, False]))))
-def test_lasting_stays_lasting(run: Run, order: tuple[bool, ...]) -> None:
-    """A record that is written again, as after a crash before the commit, is one record; once lasting, always."""
+@pytest.mark.parametrize("order", list(permutations(Keep)))
+def test_the_longest_time_counts(run: Run, order: tuple[Keep, ...]) -> None:
+    """A record that is written again, as after a crash before the commit, is one record, kept for the longest time."""
 
     async def scenario(store: ModelRegistry) -> None:
-        for lasting in order:
-            await store.write(b"record", [snapshot(7)], lasting)
-        assert await every(store.newest(NOW)) == [row(snapshot(7), b"record", lasting=True)]
-        assert await store.named("ftrl@7") == [row(snapshot(7), b"record", lasting=True)]
+        for keep in order:
+            await store.write(b"record", [snapshot(7)], keep)
+        assert await every(store.newest(NOW)) == [row(snapshot(7), b"record", Keep.LONG)]
+        assert await store.named("ftrl@7") == [row(snapshot(7), b"record", Keep.LONG)]
 
     run(scenario)
 
@@ -147,7 +147,7 @@ def test_large_records_come_back_whole(run: Run, size: int) -> None:
     record = (b"0123456789abcde" * (size // 15 + 1))[:size]
 
     async def scenario(store: ModelRegistry) -> None:
-        await store.write(record, [snapshot(1)], lasting=False)
+        await store.write(record, [snapshot(1)], Keep.AN_HOUR)
         assert await store.record(announcement_name(record)) == record
 
     run(scenario)
@@ -166,29 +166,28 @@ def test_alias_changes_are_a_history(run: Run) -> None:
     run(scenario)
 
 
-def test_records_expire_lasting_ones_later(cassandra_server: str) -> None:
-    """In Cassandra a record has two days to live, a lasting one 90, also when the shorter one is written after it."""
+def test_records_expire(cassandra_server: str) -> None:
+    """In Cassandra a record has the time to live that was said, the longest of several."""
     usecase = uuid4().hex
+    given = {b"hour": [Keep.AN_HOUR], b"days": [Keep.TWO_DAYS, Keep.AN_HOUR], b"long": [Keep.LONG, Keep.TWO_DAYS]}
 
     async def scenario() -> None:
         store = CassandraRegistry(cassandra_server, "contract", usecase, quiet)
         await store.start()
-        await store.write(b"passing", [snapshot(1)], lasting=False)
-        for lasting in (True, False):
-            await store.write(b"lasting", [snapshot(2)], lasting)
+        for record, times in given.items():
+            for keep in times:
+                await store.write(record, [snapshot(1)], keep)
         await store.close()
 
     asyncio.run(asyncio.wait_for(scenario(), 60))
     host, _, port = cassandra_server.rpartition(":")
     cluster = Cluster([host], port=int(port))
+    session = cluster.connect()
     select = "SELECT ttl(record) FROM contract.model_announcements WHERE usecase = %s AND announcement = %s"
-    days = {
-        record: cluster.connect().execute(select, (usecase, announcement_name(record))).one()[0] / 86_400
-        for record in (b"passing", b"lasting")
-    }
+    left = {record: session.execute(select, (usecase, announcement_name(record))).one()[0] for record in given}
     cluster.shutdown()
-    assert 1.9 < days[b"passing"] <= 2
-    assert 89.9 < days[b"lasting"] <= 90
+    for record, (longest, *_) in given.items():
+        assert longest.value - 60 <= left[record] <= longest.value
 
 
 def test_a_registry_out_of_reach_is_one_line() -> None:

@@ -19,7 +19,7 @@ from services.models.relearn import Relearnt, Stored, relearn
 from streams.models.lessons import Lessons
 from streams.models.recipes import RECIPES
 from streams.models.snapshot import ForeignSnapshot, ForgedSnapshot, SnapshotRefused
-from streams.stores.registry import changed, registered
+from streams.stores.registry import Keep, changed, registered
 from streams.stores.registry_memory import MemoryRegistry
 from streams.usecases import FRAUD
 from tests import weights as bits
@@ -57,18 +57,20 @@ def of_recipe(announcement: ModelAnnouncement, recipe: str = RECIPE) -> ModelSna
 
 
 class Forgetful(MemoryRegistry):
-    """A registry that keeps only the records that last."""
+    """A registry that has lost the records that are not kept long."""
 
     async def record(self, announcement: str) -> bytes | None:
         async with aclosing(self.newest(2**53)) as rows:
-            lasting = {row.announcement async for row in rows if row.lasting}
-        return await super().record(announcement) if announcement in lasting else None
+            kept = {row.announcement async for row in rows if row.kept_until > row.created_at + 80 * 24 * HOUR}
+        return await super().record(announcement) if announcement in kept else None
 
 
-def kept(*announcements: ModelAnnouncement, store: MemoryRegistry | None = None, last: bool = False) -> MemoryRegistry:
+def kept(
+    *announcements: ModelAnnouncement, store: MemoryRegistry | None = None, keep: Keep = Keep.TWO_DAYS
+) -> MemoryRegistry:
     store = store or MemoryRegistry()
     for one in announcements:
-        asyncio.run(store.write(encode(one), one.models, lasting=last))
+        asyncio.run(store.write(encode(one), one.models, keep))
     return store
 
 
@@ -110,11 +112,11 @@ def test_a_name_of_ours_goes_before_a_newer_foreign_one() -> None:
 def test_a_record_that_is_none_is_refused() -> None:
     """Bytes in the registry that are no announcement, or not that of the model, are refused by the model's name."""
     store, one = MemoryRegistry(), of_recipe(announced(3))
-    asyncio.run(store.write(b"{}", [one], lasting=True))
+    asyncio.run(store.write(b"{}", [one], Keep.LONG))
     with pytest.raises(SnapshotRefused, match=f"{RECIPE}@3"):
         named(store, f"{RECIPE}@3")
     other = MemoryRegistry()
-    asyncio.run(other.write(encode(announced(4)), [one], lasting=True))
+    asyncio.run(other.write(encode(announced(4)), [one], Keep.LONG))
     with pytest.raises(SnapshotRefused, match="not in the announcement"):
         named(other, f"{RECIPE}@3")
 
@@ -127,7 +129,7 @@ def before(store: MemoryRegistry, told: Sequence[tuple[int, AliasChange]], last:
     """What is gone back to from `last`, when these changes were told at those times."""
     for offset, (time, one) in enumerate(told):
         asyncio.run(store.write_change(changed(one, time, offset)))
-    return asyncio.run(Choice(store, FRAUD, KEY).before(last, HOUR)).model_id
+    return asyncio.run(Choice(store, FRAUD, KEY).before(last, 2 * HOUR)).model_id
 
 
 def test_a_rollback_goes_to_what_was_champion_before_the_last_change() -> None:
@@ -149,9 +151,10 @@ def test_a_change_that_was_told_again_is_one_change() -> None:
 
 
 def test_a_rollback_finds_the_newest_that_is_still_kept() -> None:
-    """Where the bytes of the last one are gone, the last of those that last."""
-    store = kept(announced(3, 10), store=Forgetful(), last=True)
-    kept(announced(4, 20), announced(5, 30), store=store)
+    """Where the bytes of the last ones are gone, by the clock or before it, the one before them."""
+    store = kept(announced(3, 10), store=Forgetful(), keep=Keep.LONG)
+    kept(announced(4, 20), store=store)
+    kept(announced(5, 30), store=store, keep=Keep.AN_HOUR)
     a = change(RECIPE, 35)
     assert before(store, [(35, a)], a) == f"{RECIPE}@3"
 
@@ -167,22 +170,22 @@ def test_a_rollback_from_nowhere_is_refused() -> None:
 
 def test_marks_say_who_is_champion() -> None:
     """Without a change the newest of the first recipe; of a recipe its newest; of a pin that very snapshot."""
-    rows = [registered(b"", [of_recipe(announced(learnt, learnt))], lasting=learnt == 3)[0] for learnt in (5, 4, 3)]
+    rows = [registered(b"", [of_recipe(announced(learnt, learnt))], Keep.LONG)[0] for learnt in (5, 4, 3)]
 
     def said(aliases: dict[str, AliasChange]) -> list[list[str]]:
         marks = Marks(aliases, RECIPE, OURS)
         return [marks.of(row) for row in rows]
 
-    assert said({}) == [["champion"], [], ["lasting"]]
-    assert said({"challenger": change(RECIPE, 1)}) == [["champion", "challenger"], [], ["lasting"]]
+    assert said({}) == [["champion"], [], []]
+    assert said({"challenger": change(RECIPE, 1)}) == [["champion", "challenger"], [], []]
     pinned = change(RECIPE, 1, of_recipe(announced(4, 4)))
-    assert said({"champion": pinned}) == [[], ["champion (pinned)"], ["lasting"]]
+    assert said({"champion": pinned}) == [[], ["champion (pinned)"], []]
     assert Marks({}, "other", "f" * 16).of(rows[0]) == ["other features"]
 
 
 def test_a_difference_says_what_moved() -> None:
     """Of what is said, both sides and the change; of weights the norms, and the parts that moved most first."""
-    a, b = (registered(b"", [of_recipe(announced(learnt))], lasting=False)[0] for learnt in (3, 5))
+    a, b = (registered(b"", [of_recipe(announced(learnt))], Keep.LONG)[0] for learnt in (3, 5))
     by_name = {row.name: row for row in differences(a, b)}
     assert (by_name["examples_learnt"].a, by_name["examples_learnt"].change) == (3, 2)
     assert by_name["example_offset 0"].change == 2
@@ -273,7 +276,7 @@ def test_text_of_others_does_not_reach_the_terminal_raw() -> None:
     """Neither a reason nor a model's name can move the cursor; measures that are not there are dashes."""
     one = msgspec.structs.replace(of_recipe(announced(3)), model_id="\x1b[2J@3", metrics={"auc": 0.5, "log_loss": 1.0})
     other = msgspec.structs.replace(of_recipe(announced(4)), metrics={})
-    rows = registered(b"", [one, other], lasting=False)
+    rows = registered(b"", [one, other], Keep.LONG)
     lines = output.table([(row, ["champion"]) for row in rows])
     assert "\x1b" not in "".join(lines)
     assert lines[0].split("  ")[0] == "MADE (UTC)"

@@ -1,7 +1,7 @@
-"""The registry agent: what comes twice is kept once, and the first of each hour lasts, to go back to."""
+"""The registry agent: what comes twice is kept once, and some for longer, to go back to."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from typing import TypeVar
 
 from schemas.codec import encode
@@ -10,7 +10,7 @@ from streams.agents.registry import HOUR_MS, RegistryAgent
 from streams.metrics import Metrics
 from streams.runtime.batches import Batch
 from streams.runtime.records import Records
-from streams.stores.registry import Change
+from streams.stores.registry import Change, Keep
 from streams.stores.registry_memory import MemoryRegistry
 
 HOUR = 480_000 * HOUR_MS
@@ -40,10 +40,11 @@ async def kept(agent: RegistryAgent, *values: bytes | None) -> None:
     assert await every(agent.keep_models(batch(*values))) == [5 + len(values)]
 
 
-def lasting(store: MemoryRegistry) -> Sequence[int]:
-    """When the lasting snapshots were made, after the beginning of the hour."""
+def keeps(store: MemoryRegistry) -> list[tuple[int, Keep]]:
+    """When the snapshots were made, after the beginning of the hour, and how long they are kept, oldest first."""
     rows = asyncio.run(every(store.newest(FOREVER)))
-    return sorted({row.created_at - HOUR for row in rows if row.lasting})
+    times = {row.created_at: Keep((row.kept_until - row.created_at) // 1000) for row in rows}
+    return [(time - HOUR, keep) for time, keep in sorted(times.items())]
 
 
 def test_all_models_of_an_announcement_are_kept_with_its_record() -> None:
@@ -55,22 +56,24 @@ def test_all_models_of_an_announcement_are_kept_with_its_record() -> None:
     assert [asyncio.run(store.record(row.announcement)) for row in rows] == [value, value]
 
 
-def test_the_first_of_each_hour_lasts() -> None:
+def test_the_first_of_an_hour_and_of_a_minute_are_kept_longer() -> None:
     """Across batches, and across hours without any."""
-    #  |0 . . 59.9|        |2h .
-    store, times = MemoryRegistry(), [0, 2_000, HOUR_MS - 1, 2 * HOUR_MS + 4_000, 2 * HOUR_MS + 6_000]
+    #  0h: 0 s  2 s  1 min  1 min 2 s  ...  2h: 4 s  6 s
+    times = [0, 2_000, 60_000, 62_000, 2 * HOUR_MS + 4_000, 2 * HOUR_MS + 6_000]
+    store = MemoryRegistry()
     agent = RegistryAgent(store, Metrics("test"))
     for group in times[:2], times[2:]:
         asyncio.run(kept(agent, *(announcement(HOUR + time) for time in group)))
-    assert lasting(store) == [0, 2 * HOUR_MS + 4_000]
+    long, days, hour = Keep.LONG, Keep.TWO_DAYS, Keep.AN_HOUR
+    assert keeps(store) == list(zip(times, [long, hour, days, hour, long, hour], strict=True))
 
 
-def test_what_comes_again_after_a_crash_changes_nothing_that_lasts() -> None:
-    """Another process begins anywhere in what was kept already: one more may last, none does no longer."""
+def test_what_comes_again_after_a_crash_is_kept_no_shorter() -> None:
+    """Another process begins anywhere in what was kept already: its first is kept long, the rest as before."""
     store, values = MemoryRegistry(), [announcement(HOUR + time) for time in (0, 2_000, 4_000)]
     asyncio.run(kept(RegistryAgent(store, Metrics("test")), *values))
     asyncio.run(kept(RegistryAgent(store, Metrics("test")), *values[1:]))
-    assert lasting(store) == [0, 2_000]
+    assert keeps(store) == [(0, Keep.LONG), (2_000, Keep.LONG), (4_000, Keep.AN_HOUR)]
     assert len(asyncio.run(every(store.newest(FOREVER)))) == 2 * len(values)
 
 
