@@ -1,10 +1,12 @@
 """When what a learner has learnt must not be trusted, and what it goes back to.
 
-After every `BLOCK` examples the guard looks at what the model said of them before it learnt them, and at the model:
+After every `BLOCK` examples the guard looks at the model, at what it said of them before it learnt them, and at what
+the last good state says of them:
 
 - a score that is no number, or a weight that is none or beyond `BOUND`, is an error that will not heal by itself;
-- a mean log loss that is `JUMP` standard deviations above, and `TIMES` times, that of the blocks before is a burst of
-  wrong labels sooner than a changed world.
+- a mean log loss of the good state that is `JUMP` standard deviations above, and `TIMES` times, that of the blocks
+  before is a burst of wrong labels sooner than a changed world. (A model that is quick has learnt half of the burst
+  within the block, and says so.)
 
 Then the learner goes back to a `good` state, `GOOD_EVERY` to twice as many examples old, and learns nothing from the
 next `FREEZE` examples; twice as many at each further trip. A loss that is still as high after `PATIENCE` trips is
@@ -50,7 +52,7 @@ class Guard(msgspec.Struct):
     """Where the guard of one learner stands; all plain values, `good` and `candidate` being states as bytes.
 
     `frozen` is how many examples are still to be left out, `trips` how often it has tripped so far and `recent` how
-    often in a row; `given` has the probabilities that the block's labels were given.
+    often in a row; `given` has the probabilities that the block's labels were given by the good state.
     """
 
     frozen: int = 0
@@ -81,9 +83,9 @@ class Guard(msgspec.Struct):
         self.frozen -= left_out
         return left_out
 
-    def add(self, raw: NDArray[np.float64], labels: NDArray[np.int8]) -> None:
-        """Take what was said, float64[n], of examples that turned out to be int8[n]; n is at most `room`."""
-        self.given += np.where(labels == 1, raw, 1.0 - raw).tolist()
+    def add(self, said: NDArray[np.float64], labels: NDArray[np.int8]) -> None:
+        """Take what the good state says, float64[n], of examples that turned out to be int8[n]; n is at most `room`."""
+        self.given += np.where(labels == 1, said, 1.0 - said).tolist()
 
     def close(self, model: Model) -> Trip | None:
         """Judge the block, which is full, and the model after it."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.models.calibration import Calibrator
+from streams.models.compiled import Scorer, scorer
 from streams.models.guard import Guard
 from streams.models.recipes import RECIPES, Model
 from streams.models.storage import dump, load
@@ -55,6 +56,7 @@ class Learner:
         self.examples_learnt = 0
         self.examples_skipped = 0
         self.examples_refused = 0
+        self._good: tuple[bytes, Scorer] | None = None
 
     @property
     def model_id(self) -> str:
@@ -128,7 +130,7 @@ class Learner:
         if unsound.size:
             self._go_back()
             return taken
-        self.guard.add(raw, labels)
+        self.guard.add(self._reference(rows) if self.guard.good else raw, labels)
         if self.guard.room == 0:
             if self.guard.close(self.model):
                 self._go_back()
@@ -178,6 +180,13 @@ class Learner:
         except ArithmeticError:
             return float("nan")
 
+    def _reference(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return what the guard's good state says of rows."""
+        if self._good is None or self._good[0] is not self.guard.good:
+            model, _ = self._loaded(self.guard.good)
+            self._good = self.guard.good, scorer(model, self.names)
+        return self._good[1](rows)
+
     def _state(self) -> bytes:
         state = dump(self.model), self.calibrator.to_array().tobytes()
         return zlib.compress(msgspec.msgpack.encode(state), 1)
@@ -187,9 +196,11 @@ class Learner:
         if not state:
             self.model, self.calibrator = RECIPES[self.recipe].make(self.names), Calibrator()
             return
+        self.model, self.calibrator = self._loaded(state)
+
+    def _loaded(self, state: bytes) -> tuple[Model, Calibrator]:
         model, calibrator = msgspec.msgpack.decode(zlib.decompress(state), type=tuple[bytes, bytes])
-        self.model = load(self.recipe, self.names, model)
-        self.calibrator = Calibrator.from_array(np.frombuffer(calibrator))
+        return load(self.recipe, self.names, model), Calibrator.from_array(np.frombuffer(calibrator))
 
 
 def fit(rows: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.bool_]:
