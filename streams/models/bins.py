@@ -23,7 +23,7 @@ ALONE, CROSSED = (2, 4), 0
 SURE = 30.0
 """The largest logit."""
 
-FARTHEST = 8.0
+FARTHEST = 1.0
 """By how much one example may move its own logit."""
 
 SMOOTHED = 1e-4
