@@ -4,7 +4,7 @@ It reads what producers sent (events, labels) and what learners were given (exam
 the order of its partition, in one process that nothing happens to.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -46,12 +46,14 @@ class Expected:
     events: int = 0
     labels: int = 0
     labelled: set[str] = field(default_factory=set)
+    changes: list[Label] = field(default_factory=list)
+    """The labels that say of their event what was not known before."""
     poison: list[Poisoned] = field(default_factory=list)
     lessons: Lessons = field(
         default_factory=lambda: Lessons(FRAUD.recipes, FRAUD.features.names, FRAUD.features.fingerprint)
     )
     examples: int = 0
-    exampled: set[str] = field(default_factory=set)
+    exampled: list[Label] = field(default_factory=list)
 
 
 async def expected(kafka: str, topics: Topics, workload: Workload) -> Expected:
@@ -59,11 +61,12 @@ async def expected(kafka: str, topics: Topics, workload: Workload) -> Expected:
     result = Expected(np.zeros(workload.events, bool), np.zeros(workload.events, np.uint64))
     labels = [label async for label in _labels(kafka, topics, result)]
     result.labelled = {label.event_id for label in labels}
+    result.changes = changes(labels)
     terminals: dict[str, bytes] = {}
     pipeline = Pipeline(FRAUD.features)
     async for place, records in read(kafka, topics.events):
         _fold(pipeline, sift(place, records, result.poison), result, terminals)
-    _fold_labels(pipeline, labels, terminals)
+    _fold_labels(pipeline, result.changes, terminals)
     for table in pipeline.tables:
         result.states |= {(table.stage.entity, key): state for key, state in table.states().items()}
     await _learn(kafka, topics, result)
@@ -79,6 +82,20 @@ async def _labels(kafka: str, topics: Topics, result: Expected) -> AsyncIterator
         result.labels += len(sound)
         for value in sound.values():
             yield _label(value or b"")
+
+
+def changes(labels: Iterable[Label]) -> list[Label]:
+    """Return the labels, in the order of the log, after which their event is held to be something else: of several
+    the one known last counts."""
+    held: dict[str, Label] = {}
+    found = list[Label]()
+    for label in labels:
+        before = held.get(label.event_id)
+        if before is None or (label.label_time, label.label) > (before.label_time, before.label):
+            held[label.event_id] = label
+            if before is None or before.label != label.label:
+                found.append(label)
+    return found
 
 
 def _fold(pipeline: Pipeline, records: Records, result: Expected, terminals: dict[str, bytes]) -> None:
@@ -130,6 +147,6 @@ async def _learn(kafka: str, topics: Topics, result: Expected) -> None:
             if (source := (example.label_partition, example.label_offset)) in seen:
                 continue
             seen.add(source)
-            result.exampled.add(example.event_id)
+            result.exampled.append(Label(example.event_id, example.label_time, example.label))
             # Without its place it is new to the lessons: what comes twice was told above, by other means.
             result.lessons.take(msgspec.structs.replace(example, label_partition=None, label_offset=None))

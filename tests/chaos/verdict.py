@@ -1,11 +1,12 @@
 """The comparison: what has come of a campaign against what must have."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from schemas.events import ModelAnnouncement
+from schemas.events import Label, ModelAnnouncement
 from streams.models.lessons import Lessons
 from streams.usecases import FRAUD
 from tests.chaos.found import Scores, kinds
@@ -84,14 +85,18 @@ def judge_states(verdict: Verdict, expected: Expected, states: Mapping[tuple[str
 def judge_learning(
     verdict: Verdict, expected: Expected, announced: ModelAnnouncement | None, key: bytes, history_labels: int
 ) -> None:
-    """Every label became an example, and all models are those of an uninterrupted learner, bit for bit."""
-    lost = expected.labelled - expected.exampled
+    """Every label that says something new became one example, no other did, and all models are those of an
+    uninterrupted learner, bit for bit."""
+    said, learnt = Counter(map(_said, expected.changes)), Counter(map(_said, expected.exampled))
+    lost, extra = said - learnt, learnt - said
     verdict.say(
         "labels",
-        f"{expected.labels:,} sent, {len(lost):,} lost; {expected.examples:,} examples, "
-        f"{expected.examples - expected.labels + len(lost):,} of them repeated; {history_labels:,} kept",
+        f"{expected.labels:,} sent, {said.total():,} of them news, {lost.total():,} lost; "
+        f"{expected.examples:,} examples, {expected.examples - learnt.total():,} of them repeated; "
+        f"{history_labels:,} kept",
     )
-    verdict.unless(not lost, f"{len(lost)} labels led to no example: {sorted(lost)[:SHOWN]}")
+    verdict.unless(not lost, f"{lost.total()} labels led to no example: {sorted(lost)[:SHOWN]}")
+    verdict.unless(not extra, f"{extra.total()} examples of labels that say nothing new: {sorted(extra)[:SHOWN]}")
     sent = len(expected.labelled)
     verdict.unless(history_labels == sent, f"{history_labels} labels kept of {sent}")
     if announced is None:
@@ -110,6 +115,10 @@ def judge_learning(
         f"{'DIFFERENT' if other else 'equal'} in all of {', '.join(one.model_id for one in ours.values())}",
     )
     verdict.unless(not other, f"not the uninterrupted learner's: {', '.join(found[one].model_id for one in other)}")
+
+
+def _said(label: Label) -> tuple[str, int, int]:
+    return label.event_id, label.label_time, label.label
 
 
 def judge_dead_letters(verdict: Verdict, expected: Expected, letters: list[Poisoned], repeated: int) -> None:

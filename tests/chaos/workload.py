@@ -1,8 +1,8 @@
 """The campaign's workload: a pure function of its seed, so that every process and the oracle know the same one.
 
 Live card payments, `rate` a second, with what a real producer does to them: repeats (a retry whose answer was
-lost), late and far too late events, labels seconds after, and poison of every kind on every topic. Poison carries
-`POISON_HEADER` with the reason it must be buried for; what carries none is sound.
+lost), late and far too late events, labels seconds after, repeated or taken back, and poison of every kind on
+every topic. Poison carries `POISON_HEADER` with the reason it must be buried for; what carries none is sound.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 POISON_HEADER = "chaos-poison"
-REPEATED, POISONED, LABELLED, FRAUD = 0.01, 0.001, 0.02, 0.3  # shares of the events, of the labels for the last
+REPEATED, POISONED, LABELLED = 0.01, 0.001, 0.02  # shares of the events
+FRAUD, DOUBTED = 0.3, 0.1  # shares of the labels
 DISORDERED, LATE, FORGOTTEN = 0.03, 0.009, 0.001
 DISORDER_MS, LATE_MS, FORGOTTEN_MS = 30_000, 50 * 60_000, 40 * 86_400_000
 REPEAT_SECONDS, LABEL_SECONDS = (0.01, 20.0), (1.0, 8.0)
@@ -27,7 +28,7 @@ NO_WATERMARK = b"no watermark"
 
 
 class Kind(IntEnum):
-    """What one send is; `index` counts within its kind, of a repeat it is the event's."""
+    """What one send is; `index` counts within its kind, of a repeat it is the event's; second labels come last."""
 
     EVENT, REPEAT, LABEL, POISON_EVENT, POISON_LABEL, POISON_HOP, POISON_SCORE, POISON_EXAMPLE = range(8)
 
@@ -89,6 +90,11 @@ class Workload:
         return np.flatnonzero(self._random(5).random(self.events) < LABELLED)
 
     @cached_property
+    def doubted(self) -> NDArray[np.int64]:
+        """Of which labels there is a second one: in turn the same again, and the opposite."""
+        return np.flatnonzero(self._random(9).random(self.labelled.size) < DOUBTED)
+
+    @cached_property
     def sends(self) -> tuple[NDArray[np.float64], NDArray[np.int8], NDArray[np.int64]]:
         """When each record is due (seconds after the beginning, ascending), its kind, and its index."""
         rng = self._random(6)
@@ -99,6 +105,8 @@ class Workload:
         parts.append((Kind.REPEAT, again[again < self.seconds], repeats[again < self.seconds]))
         marked = due[self.labelled] + rng.uniform(*LABEL_SECONDS, self.labelled.size)
         parts.append((Kind.LABEL, marked, np.arange(self.labelled.size)))
+        doubts = marked[self.doubted] + rng.uniform(*REPEAT_SECONDS, self.doubted.size)
+        parts.append((Kind.LABEL, doubts, self.labelled.size + np.arange(self.doubted.size)))
         counts = {
             Kind.POISON_EVENT: max(len(EVENT_POISON), round(POISONED * self.events)),
             Kind.POISON_LABEL: max(len(LABEL_POISON), round(POISONED * self.labelled.size)),
@@ -123,9 +131,12 @@ class Workload:
 
     def label(self, index: int) -> tuple[bytes, bytes]:
         """Return key and JSON of a label."""
-        event = int(self.labelled[index])
+        second = index - self.labelled.size
+        event = int(self.labelled[index if second < 0 else self.doubted[second]])
         fraud = int(self._random(7, event).random() < FRAUD)
         known = self.begin_ms + int(event * 1000 / self.rate) + 1000
+        if second >= 0 and second % 2:
+            fraud, known = 1 - fraud, known + 1
         return event_id(event), b'{"event_id":"%s","label_time":%d,"label":%d}' % (event_id(event), known, fraud)
 
     def poison_event(self, index: int) -> tuple[str, bytes, bytes | None]:

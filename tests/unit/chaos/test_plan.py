@@ -27,15 +27,22 @@ def test_a_seed_is_a_workload() -> None:
 
 
 def test_each_event_is_sent_once_and_repeated_later() -> None:
-    """In order of time; a repeat and a label come after their event."""
+    """In order of time; a repeat and a label come after their event, second labels after the first."""
     due, kinds, index = WORKLOAD.sends
     assert all(one <= other for one, other in pairwise(due.tolist()))
     assert index[kinds == Kind.EVENT].tolist() == list(range(WORKLOAD.events))
     sent = due[kinds == Kind.EVENT]
-    repeats, labels = kinds == Kind.REPEAT, kinds == Kind.LABEL
+    repeats, labels = kinds == Kind.REPEAT, (kinds == Kind.LABEL) & (index < WORKLOAD.labelled.size)
     assert 0 < repeats.sum() < 0.02 * WORKLOAD.events
     assert (due[repeats] > sent[index[repeats]]).all()
     assert (due[labels] > sent[WORKLOAD.labelled[index[labels]]]).all()
+    at = dict(zip(index[kinds == Kind.LABEL].tolist(), due[kinds == Kind.LABEL].tolist(), strict=True))
+    assert WORKLOAD.doubted.size > 2
+    for number, first in enumerate(WORKLOAD.doubted.tolist()):
+        (key, one), (other_key, other) = WORKLOAD.label(first), WORKLOAD.label(WORKLOAD.labelled.size + number)
+        assert at[WORKLOAD.labelled.size + number] > at[first]
+        assert key == other_key
+        assert (one == other) == (number % 2 == 0)
 
 
 def test_sound_events_are_sound() -> None:
@@ -43,7 +50,7 @@ def test_sound_events_are_sound() -> None:
     decode = Decoder(Transaction, "event_time")
     for number, value in enumerate(WORKLOAD.event_values(np.arange(500))):
         assert number_of(decode(value, BEGIN + 60_000).event_id) == number
-    for at in range(20):
+    for at in [*range(20), WORKLOAD.labelled.size + 1]:
         Decoder(Label, "label_time")(WORKLOAD.label(at)[1], BEGIN + 70_000)
 
 

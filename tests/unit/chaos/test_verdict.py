@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from schemas.events import Example
+from schemas.events import Example, Label
 from streams.models.lessons import Lessons
 from streams.usecases import FRAUD
 from tests.chaos.found import Scores
 from tests.chaos.logs import Poisoned
-from tests.chaos.oracle import Expected, digest
+from tests.chaos.oracle import Expected, changes, digest
 from tests.chaos.verdict import (
     Verdict,
     judge_dead_letters,
@@ -25,6 +25,7 @@ from tests.chaos.workload import Workload
 N = 50
 KEY = b"k" * 32
 WORKLOAD = Workload(1, 10.0, 5.0, 1_700_000_000_000)
+LABEL = Label("e00000001", 1, 1)
 VECTORS = np.random.default_rng(1).random((N, 4))
 
 
@@ -32,7 +33,8 @@ def right() -> tuple[Expected, Scores]:
     """What must have come, and the same of what has."""
     expected = Expected(np.ones(N, bool), digest(VECTORS))
     expected.events, expected.labels, expected.examples = N, 1, 1
-    expected.labelled, expected.exampled = {"e00000001"}, {"e00000001"}
+    expected.labelled, expected.changes = {"e00000001"}, [LABEL]
+    expected.exampled = [LABEL]
     expected.states = {("customer", b"c1"): b"state", ("terminal", b"t1"): b"other"}
     expected.poison = [Poisoned("fraud.transactions/0/7", "null", b"c1", None)]
     scores = Scores(np.full(N, 5), np.zeros(N, np.int64), digest(VECTORS), digest(VECTORS), total=N)
@@ -123,20 +125,28 @@ def test_a_state_that_is_not_as_it_must_be_is_named(states: dict[tuple[str, byte
 
 
 def test_another_model_is_a_difference() -> None:
-    """Weights that differ, though the number of examples is the same; no model; a label that was lost."""
+    """Weights that differ, though the number of examples is the same; no model; a label that was lost, one too many."""
     expected, _ = right()
     expected.lessons = taught(1.5)
     verdict = Verdict()
     judge_learning(verdict, expected, taught(1.25).announce(1, KEY), KEY, 1)
     judge_learning(verdict, expected, None, KEY, 1)
-    expected.exampled = set()
+    expected.exampled = [Label("e00000002", 1, 1)]
     judge_learning(verdict, expected, taught(1.5).announce(1, KEY), KEY, 0)
     assert verdict.differences == [
         "not the uninterrupted learner's: logistic@1",
         "no model was announced",
-        "1 labels led to no example: ['e00000001']",
+        "1 labels led to no example: [('e00000001', 1, 1)]",
+        "1 examples of labels that say nothing new: [('e00000002', 1, 1)]",
         "0 labels kept of 1",
     ]
+
+
+def test_only_what_is_new_is_a_change() -> None:
+    """A label said again or overtaken by a later one is none; the later of two in time counts, whatever came last."""
+    first, again, stale = Label("e", 5, 1), Label("e", 5, 1), Label("e", 4, 0)
+    later, other = Label("e", 6, 0), Label("f", 1, 0)
+    assert changes([first, again, stale, later, other, first]) == [first, later, other]
 
 
 def test_the_dlq_holds_the_poison_and_nothing_else() -> None:
