@@ -42,7 +42,7 @@ def taught(n: int = 60_000) -> Calibrator:
 
 @pytest.mark.parametrize("distortion", DISTORTIONS)
 def test_a_miscalibrated_stream_becomes_calibrated(distortion: str) -> None:
-    """Scored before they are learnt, the events after 20,000 labels (500 frauds) have an error below 0.3 %."""
+    """Scored before they are learnt, the events after 20,000 labels (500 frauds) have an error below 0.4 %."""
     z, labels = stream(60_000)
     raw, calibrator, scores = sigmoid(DISTORTIONS[distortion](z)), Calibrator(), np.empty(len(z))
     for start in range(0, len(z), BATCH):
@@ -52,7 +52,7 @@ def test_a_miscalibrated_stream_becomes_calibrated(distortion: str) -> None:
     later = slice(20_000, None)
     before, after = (calibration_error(said[later], labels[later]) for said in (raw, scores))
     assert before > 0.009
-    assert after < 0.003
+    assert after < 0.004
 
 
 def test_a_calibrated_stream_stays_so() -> None:
