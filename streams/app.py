@@ -53,6 +53,7 @@ class StageWorker:
             Ownership(self._claim, self._revoking, self._ready),
             session_timeout=settings.session_seconds,
             heartbeat_interval=settings.session_seconds / 5,
+            instance=settings.instance,
         )
         self._snapshots = CassandraEntitySnapshots(
             settings.cassandra, settings.keyspace, ttl, partial(self.health.retried, "cassandra")

@@ -101,6 +101,12 @@ def _deployment(text: str) -> str:
     return text
 
 
+def _instance(text: str) -> str:
+    if not fullmatch(r"[A-Za-z0-9._-]{0,63}", text, ASCII):
+        raise ValueError("must be letters, digits, dots, hyphens and underscores, 63 at most")
+    return text
+
+
 def _yes_or_no(text: str) -> bool:
     if text not in ("yes", "no"):
         raise ValueError("must be yes or no")
@@ -121,7 +127,9 @@ def _setting(variable: str, parse: Callable[[str], Any], default: Any, secret: b
 class Settings:
     """Where the servers are and how the pipeline runs; seconds and milliseconds as the names say.
 
-    `kafka` may name several brokers, with commas between them. `deployment` and `publish` are explained in
+    `kafka` may name several brokers, with commas between them. `instance` makes the process a static member of its
+    consumer groups (KIP-345): restarted within `session_seconds` it has its partitions again, without a rebalance.
+    `deployment` and `publish` are explained in
     infra/decisions/0011-deployments.md. Without `label_horizon_seconds` the use case's horizon counts.
     """
 
@@ -130,6 +138,7 @@ class Settings:
     cassandra: str = _setting("HEADRACE_CASSANDRA", _address, "127.0.0.1:9042")
     keyspace: str = _setting("HEADRACE_KEYSPACE", _name, "headrace")
     deployment: str = _setting("HEADRACE_DEPLOYMENT", _deployment, "")
+    instance: str = _setting("HEADRACE_INSTANCE", _instance, "")
     publish: bool = _setting("HEADRACE_PUBLISH", _yes_or_no, False)
     model_key: bytes = _setting("HEADRACE_MODEL_KEY", _key, b"", secret=True)
     partitions: int = _setting("HEADRACE_PARTITIONS", _positive(int), 4)

@@ -59,6 +59,7 @@ class HistoryWorker:
             Ownership(self._positions, self._revoking, self._assigned),
             session_timeout=settings.session_seconds,
             heartbeat_interval=settings.session_seconds / 5,
+            instance=settings.instance,
         )
         dead_letters = DeadLetters(sender, topics.dlq.name, metrics)
         history = HistoryAgent(self._store, dead_letters, metrics, settings.max_ahead_ms)

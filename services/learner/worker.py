@@ -43,6 +43,7 @@ class LearnerWorker:
             Ownership(self._positions, self._revoking, self._ready),
             session_timeout=settings.session_seconds,
             heartbeat_interval=settings.session_seconds / 5,
+            instance=settings.instance,
         )
         self.app.on_batch(topics.examples.name, name="learner")(self.agent.on_batch)
         self._monitor = Monitor(self.health, settings.kafka, [topics.examples], self._standings, {})

@@ -43,6 +43,7 @@ class MaturedWorker:
             Ownership(self._positions, self._revoking, self._assigned),
             session_timeout=settings.session_seconds,
             heartbeat_interval=settings.session_seconds / 5,
+            instance=settings.instance,
         )
         self._lanes = Lanes(self.app, self._agent.work)
         self.app.on_batch(topics.scores.name, name="matured")(self._lanes.put)

@@ -125,11 +125,12 @@ def create_app(
     session_timeout: float = 10.0,
     rebalance_timeout: float = 10.0,
     heartbeat_interval: float = 1.0,
+    instance: str = "",
 ) -> BatchApp:
     """A worker of the consumer group `group` on the Kafka at `bootstrap` ("host:port,host:port").
 
     The timeouts, in seconds: after `session_timeout` without a heartbeat a worker counts as dead;
-    `rebalance_timeout` is what a worker has for its last checkpoint.
+    `rebalance_timeout` is what a worker has for its last checkpoint. A worker with an `instance` is a static member.
     """
     fetching = fetching or Fetching()
     addresses = [address.strip() for address in bootstrap.split(",")]
@@ -137,6 +138,7 @@ def create_app(
         group,
         broker=[f"kafka://{address}" for address in addresses],
         broker_client_id=group,
+        consumer_group_instance_id=instance or None,
         broker_session_timeout=session_timeout,
         broker_rebalance_timeout=rebalance_timeout,
         broker_heartbeat_interval=heartbeat_interval,

@@ -123,3 +123,29 @@ def expected(events: list[Transaction]) -> dict[tuple[str, bytes], bytes]:
         none,
     )
     return {(table.stage.entity, key): state for table in pipeline.tables for key, state in table.states().items()}
+
+
+def test_a_static_member_that_comes_back_in_time_is_waited_for(
+    kafka_server: str, valkey_server: str, tmp_path: Path
+) -> None:
+    """Killed and started again within its session it has its partitions at once, long before that session ends."""
+    url = valkey_server.removesuffix("/0") + "/7"
+    Redis.from_url(url).flushdb()
+    environment = {
+        "HEADRACE_KAFKA": kafka_server,
+        "HEADRACE_REDIS": url,
+        "HEADRACE_MODEL_KEY": "k" * 32,
+        "HEADRACE_PARTITIONS": str(PARTITIONS),
+        "HEADRACE_SESSION_SECONDS": "120",
+        "HEADRACE_INSTANCE": "worker-0",
+    }
+    events = payments()[:400]
+    with created(kafka_server, TOPICS), Processes(tmp_path, environment) as processes:
+        first = processes.start("first", "services.worker", "fraud")
+        processes.wait_ready(60)
+        send(kafka_server, events[:200])
+        assert within(30, lambda: scored(kafka_server) == 200)
+        kill(processes, first)
+        processes.start("again", "services.worker", "fraud")
+        send(kafka_server, events[200:])
+        assert within(45, lambda: scored(kafka_server) >= 400)
