@@ -145,18 +145,18 @@ def test_a_rollback_goes_to_what_was_champion_before_the_last_change() -> None:
 
 def test_a_change_that_was_told_again_is_one_change() -> None:
     """The learner repeats a person's pin over a late change of its own: what was before is before both."""
-    models = [announced(3, 10), announced(4, 20)]
+    models = [announced(3, 10), announced(4, 20), announced(5, 26)]
     pin, late = change(RECIPE, 25, of_recipe(models[0])), change(RECIPE, 26, reason="too late")
     assert before(kept(*models), [(25, pin), (26, late), (27, pin)], pin) == f"{RECIPE}@4"
 
 
 def test_a_rollback_finds_the_newest_that_is_still_kept() -> None:
-    """Where the bytes of the last ones are gone, by the clock or before it, the one before them."""
-    store = kept(announced(3, 10), store=Forgetful(), keep=Keep.LONG)
-    kept(announced(4, 20), store=store)
-    kept(announced(5, 30), store=store, keep=Keep.AN_HOUR)
+    """Where the bytes of the last one are gone, or about to go as their time is over, the one before it."""
     a = change(RECIPE, 35)
-    assert before(store, [(35, a)], a) == f"{RECIPE}@3"
+    gone = kept(announced(3, 10), store=Forgetful(), keep=Keep.LONG)
+    assert before(kept(announced(4, 20), store=gone), [(35, a)], a) == f"{RECIPE}@3"
+    going = kept(announced(3, 10))
+    assert before(kept(announced(4, 20), store=going, keep=Keep.AN_HOUR), [(35, a)], a) == f"{RECIPE}@3"
 
 
 def test_a_rollback_from_nowhere_is_refused() -> None:
