@@ -19,5 +19,6 @@ Each fault alone is an integration test (tests/integration):
     Redis holds a flipped byte              test_faults.py::test_a_damaged_key_is_set_aside_and_rebuilt
     Cassandra is away                       test_history.py::test_cassandra_may_be_away
     a model is damaged                      test_learner.py::test_damaged_models_are_passed_over
+    negatives are assumed while killed      test_matured.py
     a label comes before its event          test_history.py::test_a_slow_history_makes_no_label_unknown
 """

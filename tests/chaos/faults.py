@@ -70,6 +70,13 @@ def kill_learner(world: World) -> None:
     world.fleet.kill("learner", world.chance)
 
 
+def kill_history(world: World) -> None:
+    """The history and the join are killed (-9)."""
+    _settle(world)
+    world.begin("kill -9 history")
+    world.fleet.kill("history", world.chance)
+
+
 def three_workers(world: World) -> None:
     """Two more workers join."""
     world.begin("1 → 3 workers")
@@ -128,11 +135,12 @@ def zombie(world: World) -> None:
 
 
 KILL = Fault(11, kill_worker)
-LEARNER, ZOMBIE, WIPE = Fault(8, kill_learner), Fault(32, zombie), Fault(60, valkey_is_wiped)
+LEARNER, HISTORY = Fault(8, kill_learner), Fault(8, kill_history)
+ZOMBIE, WIPE = Fault(32, zombie), Fault(60, valkey_is_wiped)
 KAFKA, OLDER, CASSANDRA = Fault(28, kafka_restarts), Fault(28, valkey_goes_back), Fault(85, cassandra_is_away)
 UP, DOWN = Fault(14, three_workers), Fault(10, one_worker)
 
-CAMPAIGN = (*[KILL] * 10, UP, DOWN, LEARNER, KAFKA, OLDER, WIPE, CASSANDRA, ZOMBIE)
+CAMPAIGN = (*[KILL] * 10, UP, DOWN, LEARNER, *[HISTORY] * 2, KAFKA, OLDER, WIPE, CASSANDRA, ZOMBIE)
 BY_NAME = {fault.name: fault for fault in CAMPAIGN}
 SHORT = (KILL, LEARNER, OLDER)
 

@@ -134,7 +134,7 @@ def test_another_model_is_a_difference() -> None:
     expected.exampled = [Label("e00000002", 1, 1)]
     judge_learning(verdict, expected, taught(1.5).announce(1, KEY), KEY, 0)
     assert verdict.differences == [
-        "not the uninterrupted learner's: logistic@1",
+        f"not the uninterrupted learner's: {', '.join(f'{recipe}@1' for recipe in FRAUD.recipes)}",
         "no model was announced",
         "1 labels led to no example: [('e00000001', 1, 1)]",
         "1 examples of labels that say nothing new: [('e00000002', 1, 1)]",
