@@ -24,15 +24,15 @@ from streams.models.recipes import Model
 from streams.models.storage import HasArrays
 
 BLOCK = 256
-GOOD_EVERY = 16 * BLOCK
-FREEZE = 8 * BLOCK
+GOOD_EVERY = 4 * BLOCK
+FREEZE = 4 * BLOCK
 LONGEST_FREEZE = 256 * BLOCK
 USUAL = 16
 """Blocks that make a usual loss; before them nothing is a jump."""
 MEMORY = 64
 """Blocks over which the usual loss is averaged."""
 JUMP, TIMES = 10.0, 4.0
-PATIENCE = 2
+PATIENCE = 3
 FORGIVEN = 256
 """Blocks without a trip after which the next is a first one again."""
 BOUND = 1e12

@@ -1,6 +1,5 @@
 """Learning, one example after the other: predict, calibrate, learn, and see whether the model is still sound."""
 
-import zlib
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
@@ -25,6 +24,8 @@ MOST_TAKEN_BACK = 100.0
 
 NOTHING = -1
 """What an example corrects that corrects nothing."""
+
+_decode = msgspec.msgpack.Decoder(tuple[bytes, bytes]).decode
 
 
 @runtime_checkable
@@ -188,8 +189,7 @@ class Learner:
         return self._good[1](rows)
 
     def _state(self) -> bytes:
-        state = dump(self.model), self.calibrator.to_array().tobytes()
-        return zlib.compress(msgspec.msgpack.encode(state), 1)
+        return msgspec.msgpack.encode((dump(self.model), self.calibrator.to_array().tobytes()))
 
     def _go_back(self) -> None:
         state = self.guard.trip()
@@ -199,7 +199,7 @@ class Learner:
         self.model, self.calibrator = self._loaded(state)
 
     def _loaded(self, state: bytes) -> tuple[Model, Calibrator]:
-        model, calibrator = msgspec.msgpack.decode(zlib.decompress(state), type=tuple[bytes, bytes])
+        model, calibrator = _decode(state)
         return load(self.recipe, self.names, model), Calibrator.from_array(np.frombuffer(calibrator))
 
 

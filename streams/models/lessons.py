@@ -5,6 +5,7 @@ Models, guards, the labels seen, what was said at the time and who is champion a
 from there on comes to the same, bit for bit, however they are cut into batches.
 """
 
+import zlib
 from collections.abc import Sequence
 from enum import StrEnum
 from operator import itemgetter
@@ -96,10 +97,10 @@ class Lessons:
             raise ForeignSnapshot(f"announcement: made by recipe {made}, not {', '.join(recipes)}")
         lessons = cls(recipes, names, feature_set)
         try:
-            course = _decode(announcement.course)
+            course = _decode(zlib.decompress(announcement.course))
             lessons.seen = Seen.from_bytes(course.seen)
             lessons.progressive = Progressive.from_bytes(course.progressive, recipes)
-        except (msgspec.DecodeError, ValueError) as error:
+        except (zlib.error, msgspec.DecodeError, ValueError) as error:
             raise SnapshotRefused(f"announcement: course: {error}") from None
         for snapshot in ours:
             learner = lessons.learners[snapshot.recipe]
@@ -163,7 +164,7 @@ class Lessons:
             for recipe, learner in self.learners.items()
         }
         course = Course(self.seen.to_bytes(), taught, self.progressive.to_bytes(), self.seat)
-        encoded = msgspec.msgpack.encode(course)
+        encoded = zlib.compress(msgspec.msgpack.encode(course), level=1)
         return sign(ModelAnnouncement(created_at, self.feature_set, offsets, models, encoded), key)
 
     @property

@@ -16,6 +16,7 @@ from schemas.events import AliasChange, Example, ModelAnnouncement
 from streams.agents.learner import MOST_TRIED, LearnerAgent
 from streams.metrics import Metrics
 from streams.models import judge, lessons
+from streams.models.guard import FREEZE
 from streams.models.judge import Seat
 from streams.models.lessons import Lessons
 from streams.models.snapshot import SnapshotRefused
@@ -383,7 +384,7 @@ def test_guards_and_champion_are_seen() -> None:
     given(learner, encode(example(0)))
     learner.show()
     value = metrics.registry.get_sample_value
-    for recipe, trips, frozen, champion in (("logistic", 0, 0, 1), ("binned", 1, 2047, 0)):
+    for recipe, trips, frozen, champion in (("logistic", 0, 0, 1), ("binned", 1, FREEZE - 1, 0)):
         assert value("headrace_guard_trips_total", {"recipe": recipe}) == trips
         assert value("headrace_learning_frozen", {"recipe": recipe}) == frozen
         assert value("headrace_champion", {"recipe": recipe}) == champion

@@ -110,22 +110,22 @@ def loss(learner: Learner) -> float:
 
 
 def test_a_burst_of_wrong_labels_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One fifth of a few blocks' labels turned round: the guard notices within a block, and what is served afterwards
+    """Two fifths of a few blocks' labels turned round: the guard notices within a block, and what is served afterwards
     is as good as before; without the guard it is not."""
-    rows, labels = drawn(10 * BLOCK + 3 * GOOD_EVERY)
-    wrong = np.random.default_rng(3).random(8 * BLOCK) < 0.2
-    burst = labels[: 8 * BLOCK] ^ wrong.astype(np.int8)
+    rows, labels = drawn(60 * BLOCK)
+    wrong = np.random.default_rng(3).random(4 * BLOCK) < 0.4
+    burst = labels[: 4 * BLOCK] ^ wrong.astype(np.int8)
 
     def after(learner: Learner) -> tuple[float, float]:
         teach(learner, rows, labels)
         before = loss(learner)
-        teach(learner, rows[: 8 * BLOCK], burst)
+        teach(learner, rows[: 4 * BLOCK], burst)
         return before, loss(learner)
 
     guarded = Learner("logistic", NAMES)
     before, afterwards = after(guarded)
     assert guarded.guard.trips == 1
-    assert guarded.examples_skipped == 7 * BLOCK  # noticed at the end of the first block
+    assert guarded.examples_skipped == 3 * BLOCK  # noticed at the end of the first block
     assert afterwards < 1.05 * before
     monkeypatch.setattr(guarding, "JUMP", math.inf)
     before, afterwards = after(Learner("logistic", NAMES))
@@ -133,13 +133,13 @@ def test_a_burst_of_wrong_labels_is_taken_back(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_changed_world_is_believed_in_the_end() -> None:
-    """Labels that stay turned round are what is to be learnt: after two freezes it does."""
-    rows, labels = drawn(3 * GOOD_EVERY)
+    """Labels that stay turned round are what is to be learnt: after three freezes it does."""
+    rows, labels = drawn(60 * BLOCK)
     learner = Learner("logistic", NAMES)
     teach(learner, rows, labels)
     teach(learner, rows, 1 - labels)
-    assert learner.guard.trips == 2
-    assert learner.examples_skipped == 3 * FREEZE
+    assert learner.guard.trips == 3
+    assert learner.examples_skipped == 7 * FREEZE
     assert learner.guard.frozen == 0
 
 

@@ -244,7 +244,7 @@ def test_something_happens_in_the_lively_course() -> None:
     st.lists(st.tuples(st.integers(1, 200), st.integers(1, 64), st.integers(1, 5), st.booleans()), max_size=6),
     st.integers(1, 500),
 )
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 def test_killed_anywhere_guards_and_champion_are_the_same(
     lives: list[tuple[int, int, int, bool]], last_batch: int
 ) -> None:
