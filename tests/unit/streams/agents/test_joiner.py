@@ -125,6 +125,21 @@ def test_a_stage_that_looks_at_no_labels_gets_watermarks_only() -> None:
     assert np.all(decoded(messages, features=features).kinds == WATERMARK)
 
 
+def test_left_out_negatives_are_told_to_the_stages_all_the_same() -> None:
+    """With a share of the negatives learnt, the learner is told of fewer, with weights; terminals are told of all, and
+    every label is kept with what it was learnt with."""
+    ids = [f"e{number}" for number in range(40)]
+    batch = records(*(label(event_id, 1 if number < 4 else 0) for number, event_id in enumerate(ids)))
+    scores = {event_id: score(event_id) for event_id in ids}
+    outputs = Joiner(replace(FRAUD, negatives_kept=0.25), PARTITIONS).join(read_labels(batch, NOW), scores, {}, 0)
+    weights = {one.event_id: one.weight for one in outputs.examples}
+    assert {weights[event_id] for event_id in ids[:4]} == {1.0}
+    assert 4 < len(weights) < 30
+    assert {weights[event_id] for event_id in ids[4:] if event_id in weights} == {4.0}
+    assert {event_id: kept.weight for event_id, kept in outputs.kept.items()} == dict.fromkeys(ids, 0.0) | weights
+    assert len(decoded(outputs.hops[0])) == len(ids)
+
+
 def test_nothing_leads_to_nothing() -> None:
     """An empty run has no outputs."""
     outputs = Joiner(FRAUD, PARTITIONS).join([], {}, {}, 0)
