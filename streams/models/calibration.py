@@ -40,8 +40,7 @@ SHAPE, SHIFT = 100.0, 5.0
 """The curvature of the identity's pull on a and b, and on c; an example at 0.5 bends c by 0.25.
 
 A wrong level is common (negatives left out, a rate that changed) and soon learnt. A wrong shape takes many frauds to
-tell from a model that is just being overtaken: with 10 for both the log loss rises by 12 % on days 30 to 39 of the
-handbook's transactions, when their fraud changes, with these by 4 %, and is the same from day 40 on.
+tell from a model that is just being overtaken by a change of the fraud.
 """
 
 A, B, C, CURVATURE, POSITIVES, NEGATIVES, FLOATS = 0, 1, 2, 3, 9, 10, 11
