@@ -3,13 +3,14 @@
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from itertools import pairwise
 from operator import add
 from pathlib import Path
 
 from infra.local import LocalServers
 from schemas.topics import Topic
+from streams.models.lessons import Lessons
 from streams.runtime.topics import create_topics
 from streams.usecases.fraud import FRAUD
 from tests.bench import footprint, latency
@@ -49,6 +50,11 @@ class Bench:
     folder: Path
     events: Workload
 
+    @cached_property
+    def lessons(self) -> Lessons:
+        """What the models have learnt that are announced."""
+        return learnt(self.events.part(0, LEARNT_EVENTS))
+
     def passthrough(self) -> Throughput:
         """Consume and produce the same bytes."""
         flow = self._flow("passthrough.in", "passthrough.out")
@@ -64,10 +70,14 @@ class Bench:
             return _said("plain", drain(worker, flow, warmup, self.events.part(MIDDLE, end)))
 
     def pipeline(self) -> tuple[Throughput, Latency, Footprint]:
-        """Process all events in both stages, then score a live stream at a quarter of the capacity."""
-        topics = FRAUD.topics(PARTITIONS)
-        create_topics(self.servers.kafka.address, topics)
-        flow = Flow(self.servers.kafka.address, topics.events.name, topics.scores.name, PARTITIONS)
+        """Process all events in both stages, then score a live stream at a quarter of the capacity.
+
+        Everything is as by default: a learnt champion with reasons, and its challengers in its shadow.
+        """
+        kafka, topics = self.servers.kafka.address, FRAUD.topics(PARTITIONS)
+        create_topics(kafka, topics)
+        announce(kafka, self.lessons, FRAUD.recipes, topics.models.name, MODEL_KEY.encode())
+        flow = Flow(kafka, topics.events.name, topics.scores.name, PARTITIONS)
         empty = footprint.used_memory(self.servers.valkey.url)
         with self._worker("pipeline") as worker:
             worker.wait_ready(START_SECONDS)
@@ -83,7 +93,6 @@ class Bench:
         kafka, topics = self.servers.kafka.address, SHADOWED.topics(PARTITIONS)
         create_topics(kafka, topics)
         flow = Flow(kafka, topics.events.name, topics.scores.name, PARTITIONS)
-        lessons = learnt(self.events.part(0, LEARNT_EVENTS))
         bounds = range(MIDDLE, EVENTS + 1, (EVENTS - MIDDLE) // SHADOW_TURNS)
         parts = [self.events.part(start, end) for start, end in pairwise(bounds)]
 
@@ -93,7 +102,7 @@ class Bench:
                 check_shadow(kafka, topics.scores, () if turn % 2 else SHADOWED.recipes[1:])
             if turn < SHADOW_TURNS:
                 recipes = SHADOWED.recipes if turn % 2 else SHADOWED.recipes[:1]
-                announce(kafka, lessons, recipes, topics.models.name, MODEL_KEY.encode())
+                announce(kafka, self.lessons, recipes, topics.models.name, MODEL_KEY.encode())
                 time.sleep(SWAP_SECONDS)
 
         with self._worker("shadows") as worker:
