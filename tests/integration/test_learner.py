@@ -30,6 +30,7 @@ pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 KEY = "k" * 32
 TOPICS = FRAUD.topics(1)
+CHAMPION = FRAUD.recipes[0]
 NAMES, FINGERPRINT = FRAUD.features.names, FRAUD.features.fingerprint
 PATIENCE = 60.0  # seconds
 
@@ -102,7 +103,7 @@ def examples(count: int, first: int = 0) -> list[Example]:
             label=int(row[0] > 1),
             features=dict(zip(NAMES, row.tolist(), strict=True)),
             score=float(1 / (1 + np.exp(-row[0]))),
-            model_id="logistic@0",
+            model_id=f"{CHAMPION}@0",
             feature_set=FINGERPRINT,
             label_partition=0,
             label_offset=first + i,
@@ -196,11 +197,12 @@ def test_it_shows_how_well_the_scores_did(kafka: str, start: Callable[..., Proce
     """Progressive metrics are of the scores given at the time; the model's id and age are on the page."""
     teach(kafka, examples(300))
     learner = start()
-    assert within(PATIENCE, lambda: metric(learner, 'headrace_progressive{measure="auc",recipe="logistic"}') == 1.0), (
-        learner.said
-    )
-    assert (metric(learner, 'headrace_progressive{measure="log_loss",recipe="logistic"}') or 0) > 0
-    assert metric(learner, 'headrace_model_created_timestamp_seconds{model_id="logistic@300"}')
+    auc, log_loss = (f'headrace_progressive{{measure="{name}",recipe="{CHAMPION}"}}' for name in ("auc", "log_loss"))
+    assert within(PATIENCE, lambda: metric(learner, auc) == 1.0), learner.said
+    assert (metric(learner, log_loss) or 0) > 0
+    assert metric(learner, f'headrace_champion{{recipe="{CHAMPION}"}}') == 1
+    made = f'headrace_model_created_timestamp_seconds{{model_id="{CHAMPION}@300"}}'
+    assert within(PATIENCE, lambda: metric(learner, made)), learner.said
     assert metric(learner, "headrace_model_age_seconds") is not None
 
 
@@ -240,7 +242,7 @@ def test_damaged_models_are_passed_over(kafka: str, start: Callable[..., Process
     assert_is(announced_since(kafka, 4)[-1], taught(given))
     for offset in (1, 2, 3):
         assert f"{TOPICS.models.name}/0 at offset {offset}: refused" in learner.said
-    assert "models logistic@50 go on learning" in learner.said
+    assert f"models {', '.join(f'{recipe}@50' for recipe in FRAUD.recipes)} go on learning" in learner.said
     assert metric(learner, "headrace_models_refused_total") in (3, 6)  # at its start, and when it got the partition
 
 
@@ -264,7 +266,7 @@ def test_a_model_of_other_features_is_learnt_anew(kafka: str, start: Callable[..
     learner = start()
     assert within(PATIENCE, lambda: len(announced(kafka)) > 1 and has_learnt(kafka, 60)), learner.said
     assert_is(announced(kafka)[-1], taught(given))
-    assert "logistic@50: made for feature set ffffffffffffffff" in learner.said
+    assert f"{CHAMPION}@50: made for feature set ffffffffffffffff" in learner.said
 
 
 def test_an_unreachable_kafka_is_named(tmp_path: Path) -> None:
