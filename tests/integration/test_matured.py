@@ -5,7 +5,7 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -22,7 +22,7 @@ from streams.runtime.producer import Producer
 from streams.usecases import FRAUD
 from tests.local import created, records, within
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 PARTITIONS = 2
 TOPICS = FRAUD.topics(PARTITIONS)
@@ -59,16 +59,16 @@ def examples(kafka: str) -> list[Example]:
     return [msgspec.json.decode(one.value, type=Example) for one in records(kafka, TOPICS.examples.name)]
 
 
-def outcomes(history: Process) -> Callable[[str], float]:
-    """What the join counts."""
+def shown(process: Process, metric: str) -> float:
+    """What a process shows of itself."""
+    with urlopen(str(process.metrics), timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(metric))
 
-    def count(outcome: str) -> float:
-        with urlopen(str(history.metrics), timeout=5) as answer:
-            lines = answer.read().decode().splitlines()
-        start = f'headrace_labels_total{{outcome="{outcome}"}}'
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(start))
 
-    return count
+def count(history: Process, outcome: str) -> float:
+    """What came of the labels."""
+    return shown(history, f'headrace_labels_total{{outcome="{outcome}"}}')
 
 
 def test_assumed_negatives_and_reported_frauds_are_learnt_once(
@@ -88,7 +88,7 @@ def test_assumed_negatives_and_reported_frauds_are_learnt_once(
         "HEADRACE_LABEL_HORIZON_SECONDS": str(HORIZON / 1000),
     }
     with created(kafka_server, TOPICS), Processes(tmp_path, settings) as processes:
-        count = outcomes(processes.start("history", "services.history", "fraud"))
+        history = processes.start("history", "services.history", "fraud")
         first = processes.start("matured", "services.matured", "fraud")
         send_labels(kafka_server, map(fraud, sorted(frauds)))
         send_scores(kafka_server, range(HALF))
@@ -108,7 +108,7 @@ def test_assumed_negatives_and_reported_frauds_are_learnt_once(
         status, answer = post(feedback, [*reports, unknown, *impossible])
         assert (status, answer["accepted"]) == (202, len(late) + 1)
         assert [one["reason"] for one in answer["refused"]] == ["invalid", "future"]
-        assert within(PATIENCE, lambda: count("correction") == len(late))
+        assert within(PATIENCE, lambda: count(history, "correction") == len(late))
         processes.wait_ready(10)
         learnt = examples(kafka_server)
         told = Counter((one.event_id, one.label, one.corrects) for one in learnt)
@@ -116,9 +116,11 @@ def test_assumed_negatives_and_reported_frauds_are_learnt_once(
         expected |= {(f"e{i}", 1, 0) for i in late}
         assert told == dict.fromkeys(expected, 1)
         assert all(one.label_time == one.event_time + HORIZON for one in learnt if one.label == 0)
-        assert count("first") == len(expected) - len(late)
-        assert count("overruled") >= LAST_DUE // 10
-        assert count("stale") == 0
+        assert count(history, "first") == len(expected) - len(late)
+        assert count(history, "overruled") >= LAST_DUE // 10
+        assert count(history, "stale") == 0
+        # Those who wait for their horizon have caught up with all there is to do.
+        assert within(PATIENCE, lambda: shown(second, "headrace_ready") == 1), second.epitaph()
         # The event may still come: only after the wait, and when the stages have passed all events, is it unknown.
         assert within(PATIENCE, lambda: passed(kafka_server) and len(records(kafka_server, TOPICS.dlq.name)) == 1)
         (letter,) = records(kafka_server, TOPICS.dlq.name)
