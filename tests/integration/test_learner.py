@@ -17,7 +17,7 @@ import pytest
 
 from infra.local.ports import free_port
 from schemas.codec import encode
-from schemas.events import Example, ModelAnnouncement
+from schemas.events import AliasChange, Example, ModelAnnouncement
 from streams.models.lessons import Lessons
 from streams.models.snapshot import snapshot_of, unseal
 from streams.runtime.producer import Producer
@@ -174,12 +174,20 @@ def test_killed_again_and_again_the_model_is_the_same(kafka: str, start: Callabl
     assert_is(last, taught(given))
 
 
+def shadowed(one: Example) -> Example:
+    """What the last recipe said of it was much better than what the champion did."""
+    return msgspec.structs.replace(one, score=0.5, shadow={FRAUD.recipes[-1]: 0.02 + 0.96 * one.label})
+
+
 def test_stopped_it_announces_what_it_has_learnt(kafka: str, start: Callable[..., Process]) -> None:
-    """SIGTERM: the last announcement holds every example, although it was not yet time for one; exit 0."""
-    given = examples(300)
+    """SIGTERM: the last announcement holds every example, although it was not yet time for one; exit 0. The recipe
+    that did better was made champion at once."""
+    given = list(map(shadowed, examples(4_100)))
     learner = start(HEADRACE_SNAPSHOT_SECONDS="600")
     teach(kafka, given)
-    assert within(PATIENCE, lambda: metric(learner, "headrace_examples_learnt_total") == 300), learner.said
+    assert within(PATIENCE, lambda: metric(learner, "headrace_examples_learnt_total") == len(given)), learner.said
+    (change,) = (msgspec.json.decode(value, type=AliasChange) for value in values(kafka, TOPICS.aliases.name))
+    assert (change.recipe, change.by, change.judged) == (FRAUD.recipes[-1], "learner", 4_096)
     assert announced(kafka) == []
     assert learner.end(signal.SIGTERM) == 0, learner.said
     (only,) = announced(kafka)
