@@ -25,12 +25,13 @@ from infra.local import LocalServers
 from infra.local.cassandra import Cassandra
 from infra.local.ports import free_port
 from schemas.codec import encode
-from schemas.events import WATERMARK_HEADER, Example, Label, Score, Watermark
+from schemas.events import WATERMARK_HEADER, Example, Label, ModelAnnouncement, ModelSnapshot, Score, Watermark
 from streams.agents.joiner import example
 from streams.runtime.hop import EVENT, LABEL, WATERMARK, HopFormat, HopRows
 from streams.runtime.records import Records
 from streams.stores.cassandra import CassandraHistory
 from streams.stores.history import DAY_MS, KeptLabel
+from streams.stores.registry_cassandra import CassandraRegistry
 from streams.usecases import FRAUD
 from tests.local import created, records, within
 
@@ -305,6 +306,20 @@ def test_a_killed_process_loses_nothing(world: World) -> None:
     assert world.records(TOPICS.dlq.name) == []
 
 
+def announcement() -> ModelAnnouncement:
+    snapshot = ModelSnapshot("logistic@7", "logistic", FRAUD.features.fingerprint, {0: 7}, 7, NOW, None, {}, b"state")
+    return ModelAnnouncement(NOW, FRAUD.features.fingerprint, {0: 7}, [snapshot], b"course")
+
+
+async def kept_models(world: World) -> list[str]:
+    """The models in the registry by name."""
+    registry = CassandraRegistry(world.cassandra, world.keyspace, "fraud", lambda _: None)
+    await registry.start()
+    names = [row.model_id async for row in registry.newest(NOW)]
+    await registry.close()
+    return names
+
+
 @pytest.fixture
 def mortal_cassandra(tmp_path: Path) -> Iterator[Cassandra]:
     with LocalServers(tmp_path / "cassandra", only=("cassandra",)) as servers:
@@ -322,6 +337,7 @@ def test_cassandra_may_be_away(kafka_server: str, mortal_cassandra: Cassandra, t
         mortal_cassandra.kill()
         world.send(*[score_message(score(i), i % PARTITIONS) for i in range(10, n)])
         world.send(*[label_message(label(i), i % PARTITIONS) for i in range(n)])
+        world.send((TOPICS.models.name, 0, b"fraud", encode(announcement()), []))
         assert within(PATIENCE, lambda: world.metric('headrace_store_retries_total{store="cassandra"}') > 0)
         assert within(
             PATIENCE, lambda: world.metric('headrace_lag_records{partition="0",topic="fraud.labels"}') == n / 2
@@ -342,6 +358,7 @@ def test_cassandra_may_be_away(kafka_server: str, mortal_cassandra: Cassandra, t
         assert {one.event_id for one in examples(world)} == set(scores)
         assert world.records(TOPICS.dlq.name) == []
         assert within(PATIENCE, lambda: world.metric("headrace_lag_records") == 0)
+        assert asyncio.run(kept_models(world)) == ["logistic@7"]
         assert world.processes[0].poll() is None
 
 
