@@ -169,7 +169,7 @@ FRAUD = UseCase(
             Derived("recent_to_past_mean_7d", recent_to_past_mean),
         ),
     ),
-    recipes=("logistic",),
+    recipes=("binned", "nimble", "logistic"),
     # In units of the amount: an analyst's quarter of an hour, and what is lost with a customer turned away for nothing.
     policy=Policy(
         Costs(amount="amount", loss_share=1.0, review=3.0, review_finds=0.9, friction=20.0),

@@ -73,7 +73,7 @@ def test_it_ends_by_itself_with_everything_scored() -> None:
     assert counts, said
     assert counts[1] == counts[2]
     assert int(counts[1].replace(",", "")) > 1_000
-    learnt = re.search(r"([\d,]+) examples learnt, model logistic@(\d+)", said)
+    learnt = re.search(r"([\d,]+) examples learnt, model \w+@(\d+)", said)
     assert learnt
     assert int(learnt[1].replace(",", "")) > 200
     assert int(learnt[2]) > 0

@@ -201,7 +201,7 @@ def test_a_deployment_goes_on_from_a_file_and_what_kafka_has(
         assert within(60, lambda: kept_states(environment["HEADRACE_REDIS"], NEW.full_name) == states)
         found = scores(kafka, BESIDE)
         assert {score["event_id"] for score in found} == {event.event_id for event in traffic.sent[known:]}
-        assert {score["model_id"] for score in found} == {f"logistic@{len(labels)}"}
+        assert {score["model_id"] for score in found} == {f"{NEW.recipes[0]}@{len(labels)}"}
         exact(found, oracle)
 
 

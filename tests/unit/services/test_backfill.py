@@ -101,7 +101,7 @@ def test_the_model_has_learnt_each_label_with_the_features_of_its_event(
     for vector, fraud in zip(vectors.tolist(), FRAUDS.tolist(), strict=True):
         learner.learn(dict(zip(learner.names, vector, strict=True)), fraud)
     found = past.learners[USECASE.recipes[0]]
-    assert found.model_id == learner.model_id == f"logistic@{COUNT}"
+    assert found.model_id == learner.model_id == f"{USECASE.recipes[0]}@{COUNT}"
     assert (
         scorer(found.model, learner.names)(vectors).tobytes() == scorer(learner.model, learner.names)(vectors).tobytes()
     )

@@ -108,8 +108,8 @@ def test_model_ids_say_what_was_learnt(events: files.Events) -> None:
     rows = table(events, run(events)).to_pylist()
     for row in rows:
         begin = row["event_time"] // HOUR * HOUR
-        assert row["model_id"] == f"logistic@{np.count_nonzero(events.times + DAY < begin)}"
-    assert rows[0]["model_id"] == "logistic@0"
+        assert row["model_id"] == f"{FRAUD.recipes[0]}@{np.count_nonzero(events.times + DAY < begin)}"
+    assert rows[0]["model_id"] == f"{FRAUD.recipes[0]}@0"
 
 
 def test_the_file_has_every_column(events: files.Events) -> None:
