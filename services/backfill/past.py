@@ -51,12 +51,18 @@ def fold(
         pipeline.fold(logged, _between(joined, early, len(places))),
     )
     names = usecase.features.names
+    rows = np.array([vectors[source][row] for source, row in places]).reshape(len(places), len(names))
+    outcomes = joined.labels.astype(np.int8)
+    weights = np.array(
+        [
+            weight_of(event_id.decode(), label, usecase.negatives_kept)
+            for event_id, label in zip(joined.ids, outcomes.tolist(), strict=True)
+        ]
+    )
+    learnt = weights > 0
     learners = {recipe: Learner(recipe, names) for recipe in usecase.recipes}
-    for (source, row), event_id, label in zip(places, joined.ids, joined.labels.tolist(), strict=True):
-        features = dict(zip(names, vectors[source][row].tolist(), strict=True))
-        if weight := weight_of(event_id.decode(), int(label), usecase.negatives_kept):
-            for learner in learners.values():
-                learner.learn(features, int(label), weight)
+    for learner in learners.values():
+        learner.learn_rows(rows[learnt], outcomes[learnt], weights[learnt])
     return Past(pipeline, learners, len(older.times), len(logged.times), len(places), len(ours) - len(places))
 
 

@@ -94,8 +94,8 @@ class LearnerAgent:
         """
         async with self._lock:
             self.lessons, self._announced = self._none(), {}
-            await self._take_up_models()
-            await self._take_up_champion()
+            anew = await self._take_up_models()
+            await self._take_up_champion(anew)
             self._trips = {recipe: learner.guard.trips for recipe, learner in self.lessons.learners.items()}
 
     async def follow(self, _: str, record: Logged) -> None:
@@ -111,13 +111,14 @@ class LearnerAgent:
             self._pin = change if change.by == "operator" and change.model else None
             self.lessons.follow(change)
 
-    async def _take_up_models(self) -> None:
+    async def _take_up_models(self) -> bool:
+        """Return whether learning begins anew though others' models are there, those of another feature set."""
         tried = damaged = 0
         async with aclosing(self._models()) as records:
             async for record in records:
                 try:
                     if self._resume(record):
-                        return
+                        return False
                 except SnapshotRefused as error:
                     damaged += 1
                     self._metrics.models_refused.inc()
@@ -131,14 +132,15 @@ class LearnerAgent:
                 f"{damaged} were refused: is HEADRACE_MODEL_KEY the one they were signed with?"
             )
         log.info("no model yet: learning starts with the earliest example")
+        return tried > 0
 
-    async def _take_up_champion(self) -> None:
+    async def _take_up_champion(self, anew: bool) -> None:
         self._pin = None
         async with aclosing(self._aliases()) as records:
             async for record in records:
                 if change := self._change(record):
                     self._pin = change if change.by == "operator" and change.model else None
-                    self.lessons.follow(change)
+                    (self.lessons.begin_with if anew else self.lessons.follow)(change)
                     return
 
     async def positions(self, partitions: set[TP]) -> Mapping[TP, int]:

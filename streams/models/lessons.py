@@ -186,9 +186,15 @@ class Lessons:
             return
         if change.by == "learner" and change.judged > self.progressive.seen:
             self._ahead = change
-            return
-        if change.by == "learner" and change.judged <= self.seat.since:
-            return
+        elif change.by == "operator" or change.judged > self.seat.since:
+            self._seat(change)
+
+    def begin_with(self, change: AliasChange) -> None:
+        """Take the champion over that served before these lessons, which have nothing yet to judge by."""
+        if change.recipe in self.learners:
+            self._seat(change)
+
+    def _seat(self, change: AliasChange) -> None:
         self._ahead = None
         pinned = change.model is not None
         if (change.recipe, pinned) != (self.seat.champion, self.seat.pinned):

@@ -404,3 +404,13 @@ def test_an_unsound_model_is_not_announced() -> None:
     assert learner.lessons.learners["logistic"].guard.trips == 1
     assert learner.lessons.sound
     assert asyncio.run(learner.announce())
+
+
+def test_learning_anew_begins_with_the_champion_that_serves() -> None:
+    """Other features, the same recipes: scorers go by the alias, and so does the judge."""
+    kafka = Kafka()
+    kafka.topics[TOPICS.models.name] = [announced(3, feature_set="f" * 16)]
+    kafka.topics[TOPICS.aliases.name] = [encode(AliasChange("champion", "binned", "learner", "", NOW, judged=9_000))]
+    learner = agent(kafka)
+    asyncio.run(learner.take_up())
+    assert learner.lessons.seat == Seat("binned")
