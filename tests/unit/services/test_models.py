@@ -19,6 +19,7 @@ from services.models.relearn import Relearnt, Stored, relearn
 from streams.models.lessons import Lessons
 from streams.models.recipes import RECIPES
 from streams.models.snapshot import ForeignSnapshot, ForgedSnapshot, SnapshotRefused
+from streams.runtime import topics
 from streams.stores.registry import Keep, changed, registered
 from streams.stores.registry_memory import MemoryRegistry
 from streams.usecases import FRAUD
@@ -308,6 +309,7 @@ def test_a_wrong_argument_is_named(arguments: list[str], says: str, capsys: pyte
 def test_servers_out_of_reach_are_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Exit 1 and where nobody answered."""
     monkeypatch.setenv("HEADRACE_KAFKA", "127.0.0.1:1")
+    monkeypatch.setattr(topics, "REACH_MS", 500)
     assert main(["fraud", "list"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: Kafka at 127.0.0.1:1 does not answer")
