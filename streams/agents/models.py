@@ -108,6 +108,8 @@ class ModelFeed:
             return False
         if change.recipe not in self._recipes:
             raise ForeignSnapshot(f"champion {change.recipe}: it is not among {', '.join(self._recipes)}")
+        if change.model and change.model.recipe != change.recipe:
+            raise ForeignSnapshot(f"snapshot {change.model.model_id}: pinned as one of {change.recipe}")
         self._pinned = await self._open(change.model) if change.model else None
         self._champion = change.recipe
         log.info(

@@ -195,10 +195,11 @@ def test_a_pinned_model_serves_until_the_next_change() -> None:
         change("stranger"),
         change("logistic", snapshot("logistic", 3, key=b"x" * 32)),
         change("logistic", snapshot("logistic", 3, feature_set="0" * 16)),
+        change("logistic", snapshot("binned", 3)),
         b"no change",
         b"",
     ],
-    ids=["unknown recipe", "another key", "other features", "not JSON", "null"],
+    ids=["unknown recipe", "another key", "other features", "another recipe's", "not JSON", "null"],
 )
 def test_a_champion_that_may_not_be_is_refused(value: bytes, caplog: pytest.LogCaptureFixture) -> None:
     """Whoever was the champion stays it, one more is counted and a line names the place."""

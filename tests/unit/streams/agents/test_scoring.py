@@ -167,13 +167,14 @@ def test_a_score_does_not_depend_on_its_batch(n: int, cut: int) -> None:
 def test_challengers_score_in_the_shadow() -> None:
     """Their calibrated scores are there by recipe, and change nothing else."""
     rows, staged = event_rows(3)
+    divisors = {"a-2": 4, "b c": 9}
     others = tuple(
-        Challenger(name, lambda rows, by=by: np.arange(len(rows)) / by, CALIBRATOR) for name, by in (("a-2", 4), ("b c", 9))
+        Challenger(name, lambda rows, by=by: np.arange(len(rows)) / by, CALIBRATOR) for name, by in divisors.items()
     )
     _, alone = written(rows, staged, model())
     _, scores = written(rows, staged, model(challengers=others))
     for i, score in enumerate(scores):
-        said = {name: float(CALIBRATOR.apply(np.array([i / by]))[0]) for name, by in (("a-2", 4), ("b c", 9))}
+        said = {name: float(CALIBRATOR.apply(np.array([i / by]))[0]) for name, by in divisors.items()}
         assert score.shadow == said
         assert msgspec.structs.replace(score, shadow={}) == alone[i]
 
