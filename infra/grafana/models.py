@@ -23,6 +23,15 @@ GLANCE = (
         Query(f"max by (recipe) ({select('headrace_champion')} == 1)", "{{recipe}}"),
     ),
     number(
+        "Models in use",
+        "When each was made; for long more than one means that a worker does not swap.",
+        "dateTimeFromNow",
+        Query(
+            f"1000 * max by (model_id) ({select('headrace_model_created_timestamp_seconds', job='worker')})",
+            "{{model_id}}",
+        ),
+    ),
+    number(
         "Age of the model in use",
         "Seconds while examples come and nobody has pinned it.",
         "s",

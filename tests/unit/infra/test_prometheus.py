@@ -13,6 +13,7 @@ from streams.metrics import Metrics
 
 FOLDER = Path(__file__).parents[3] / "infra" / "prometheus"
 PROMTOOL = shutil.which("promtool")
+AMTOOL = shutil.which("amtool")
 needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="no promtool here (Debian: apt-get install prometheus)")
 
 
@@ -39,6 +40,27 @@ def test_the_configuration_is_sound() -> None:
 def test_the_rules_do_what_their_tests_say(path: Path) -> None:
     """Each alert fires in time, with its labels and its words, and stays silent where it should."""
     promtool("test", "rules", path)
+
+
+@pytest.mark.skipif(AMTOOL is None, reason="no amtool here (Debian: apt-get install prometheus-alertmanager)")
+@pytest.mark.parametrize("severity", ["page", "ticket"])
+def test_somebody_is_told(severity: str) -> None:
+    """Alertmanager would start with its configuration, and hands each severity to the receiver of that name."""
+    arguments = ["config", "routes", "test", "--config.file=alertmanager.yml", f"severity={severity}", "usecase=fraud"]
+    done = subprocess.run([AMTOOL or "", *arguments], cwd=FOLDER, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, severity), done.stderr
+
+
+def test_a_silenced_alert_is_one_that_there_is() -> None:
+    """What a cause keeps silent is spelt as the rules spell it."""
+    matchers = [
+        matcher
+        for rule in yaml.safe_load((FOLDER / "alertmanager.yml").read_text())["inhibit_rules"]
+        for matcher in rule["source_matchers"] + rule["target_matchers"]
+    ]
+    names = {name for matcher in matchers for name in re.findall(r"[A-Z]\w+", matcher)}
+    assert names
+    assert names <= {rule.get("alert") for rule in rules()}
 
 
 def test_every_alert_is_tested_both_ways() -> None:
