@@ -27,6 +27,7 @@ from schemas.topics import Topics
 from services.backfill.__main__ import main as backfill
 from services.switchover.__main__ import main as switchover
 from streams.features.pipeline import Events, Labels, Pipeline
+from streams.features.spec import Over
 from streams.runtime.deployment import DeploymentRefused, refuse_misfit
 from streams.runtime.producer import Producer
 from streams.runtime.records import Spans, partition_of
@@ -245,7 +246,8 @@ def expected(traffic: Traffic) -> tuple[dict[str, dict[str, float]], dict[tuple[
             np.array([float(label.label) for label in traffic.labels]),
         ),
     )
-    of_labels = {name for name in NEW.features.names if "label" in name or "fraud" in name}
+    views = (view for stage in NEW.features.stages for view in stage.views if view.over is Over.LABELS)
+    of_labels = {feature.name for view in views for feature in view.features}
     features = {
         event.event_id: {
             name: value
