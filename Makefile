@@ -6,10 +6,10 @@ MINUTES ?= 8
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test simulate check bench recovery chaos scenarios quality up down lock clean
+.PHONY: help setup demo test simulate check bench recovery chaos scenarios quality bench-quality up down lock clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/ready .venv/kernels ## install everything into .venv (the other targets do it by themselves)
 
@@ -65,6 +65,9 @@ lock: setup ## renew the pinned requirements from requirements*.in (needs uv)
 
 quality: setup ## the handbook's transactions: backtest, its bars, and a replay compared with it (minutes)
 	@$(BIN)/python -m tests.quality
+
+bench-quality: setup ## every recipe over the handbook's transactions: AUC, AP, CP@100, and its CPU an event
+	@$(BIN)/python -m tests.quality.recipes
 
 clean: ## stop the servers of `make up` and remove what was built here (not .venv)
 	@[ ! -d .headrace ] || [ ! -x $(BIN)/python ] || $(BIN)/python -m infra.local down

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from tests.quality import book
 
-BARS = {"AUC": 0.855, "AP": 0.58, "CP@100": 0.27}
-"""What the mean over the validation folds must reach."""
+BARS = {"AUC": 0.885, "AP": 0.74, "CP@100": 0.288}
+"""What the mean over the validation folds must reach; the book's best, retrained for every fold: .883, .708, .289."""
 
 TOLERANCE = 1e-9  # of means and rates, relative above 1; counts are equal
 
