@@ -130,6 +130,48 @@ def test_secrets_are_references() -> None:
     assert found == wanted
 
 
+def test_a_service_may_have_users_and_settings_of_its_own() -> None:
+    """What is said of one service comes before what is said of all; certificates are files that nobody else reads."""
+    values = (
+        "secretSettings.HEADRACE_PASSWORD.name=everybody",
+        "secretSettings.HEADRACE_PASSWORD.key=password",
+        "services.learner.secretSettings.HEADRACE_PASSWORD.name=learner",
+        "services.learner.secretSettings.HEADRACE_PASSWORD.key=password",
+        "services.worker.settings.HEADRACE_COLOUR=blue",
+        "certificates=tls",
+    )
+    for service, pod in pods(values).items():
+        (container,) = pod["spec"]["containers"]
+        given = {one["name"]: one for one in container["env"]}
+        assert len(given) == len(container["env"]), "each variable once"
+        password = given["HEADRACE_PASSWORD"]["valueFrom"]["secretKeyRef"]["name"]
+        assert password == ("learner" if service == "learner" else "everybody")
+        assert ("HEADRACE_COLOUR" in given) == (service == "worker")
+        (volume,) = (one for one in pod["spec"]["volumes"] if one["name"] == "certificates")
+        assert volume["secret"] == {"secretName": "tls", "defaultMode": 0o440}
+    for one in rendered(*values):
+        if (one["apiVersion"], one["kind"]) not in CUSTOM:
+            kubernetes_validate.validate(one, VERSION, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ("secret.redis.name=x", "secret"),
+        ("partitions=none", "partitions"),
+        ("services.learner.replicas=2", "replicas"),
+        ("deployment=V2", "deployment"),
+        ("settings.KAFKA=x", "KAFKA"),
+        ("autoscaling.lagThreshold.learner=5", "learner"),
+    ],
+)
+def test_a_wrong_value_is_named(wrong: str, named: str) -> None:
+    """What the chart does not know, or cannot be, ends it in words that say which."""
+    done = helm(*GIVEN, wrong)
+    assert done.returncode != 0
+    assert named in done.stderr
+
+
 @pytest.mark.parametrize(
     ("left_out", "named"),
     [
