@@ -19,7 +19,7 @@ CHART = Path(__file__).parents[3] / "infra" / "k8s" / "headrace"
 GO_BIN = Path.home() / "go" / "bin"  # where `go install` puts it
 HELM = shutil.which("helm", path=f"{os.environ.get('PATH', '')}:{GO_BIN}")
 pytestmark = pytest.mark.skipif(
-    HELM is None, reason="no helm here, on the PATH or in ~/go/bin (go install helm.sh/helm/v3/cmd/helm)"
+    HELM is None, reason="no helm here, neither on the PATH nor in ~/go/bin, where `go install` puts it"
 )
 
 VERSION = "1.34.0"  # of Kubernetes: a recent one that providers have
