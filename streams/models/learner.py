@@ -22,6 +22,9 @@ HEAVIEST = 1e4
 MOST_TAKEN_BACK = 100.0
 """The weight of a correction of what the model is sure of; beyond, its label is believed no more than so."""
 
+FAILURES = (ArithmeticError, ValueError)
+"""What a model's arithmetic raises when its weights have gone wrong."""
+
 NOTHING = -1
 """What an example corrects that corrects nothing."""
 
@@ -168,17 +171,18 @@ class Learner:
             ):
                 x = dict(zip(self.names, row, strict=True))
                 try:
-                    raw[at] = self.model.predict_proba_one(x).get(True, 0.0)
+                    said = self.model.predict_proba_one(x).get(True, 0.0)
                     self.model.learn_one(x, label == 1, w=weight)
-                except ArithmeticError:
+                except FAILURES:
                     break
+                raw[at] = said
         self.calibrator.learn_many(raw, labels, calibrating)
         return raw
 
     def _predict(self, row: NDArray[np.float64]) -> float:
         try:
             return self.model.predict_proba_one(dict(zip(self.names, row.tolist(), strict=True))).get(True, 0.0)
-        except ArithmeticError:
+        except FAILURES:
             return float("nan")
 
     def _reference(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -82,6 +82,24 @@ def test_what_will_not_heal_is_taken_back(brittle: Learner, bad: str) -> None:
     assert brittle.examples_learnt + brittle.examples_skipped == 3 * GOOD_EVERY + 1 + BLOCK + left + 100
 
 
+@pytest.mark.parametrize("cut", [1, 2, 7])
+def test_a_model_that_fails_is_taken_back(brittle: Learner, monkeypatch: pytest.MonkeyPatch, cut: int) -> None:
+    """An overflow in the midst of learning is as bad as what is no number, wherever a batch ends."""
+    learn = Brittle.learn_one
+
+    def overflows(self: Brittle, x: dict[str, float], y: bool, w: float = 1.0) -> None:
+        learn(self, x, y, w)
+        if x["amount"] == 7:
+            raise OverflowError
+
+    monkeypatch.setattr(Brittle, "learn_one", overflows)
+    rows, labels = drawn(10)
+    rows[4, 0] = 7.0
+    for part in (slice(at, at + cut) for at in range(0, 10, cut)):
+        teach(brittle, rows[part], labels[part])
+    assert (brittle.examples_learnt, brittle.examples_skipped, brittle.guard.trips) == (5, 5, 1)
+
+
 def test_without_a_good_state_it_begins_anew(brittle: Learner) -> None:
     """Before there is anything to go back to it goes back to the beginning."""
     teach(brittle, np.array([[0.0, 99.0], [1.0, 1.0]]), np.array([0, 1], np.int8))
