@@ -53,7 +53,7 @@ def twin(recipe: str) -> Iterator[str]:
 
 def freeze(learner: Learner) -> None:
     """Let `learner` learn no more, as a model that was trained once does not."""
-    learner.learn_rows = lambda *examples: 0  # type: ignore[method-assign]
+    learner.learn_rows = lambda *examples, **more: 0  # type: ignore[method-assign]
 
 
 @dataclass
@@ -123,7 +123,7 @@ def _served(model: Model, calibrator: Calibrator) -> Say:
 def _example(course: Course, champion: str, row: int) -> Example:
     payments = course.payments
     said = {recipe: float(scores[row]) for recipe, scores in course.scores.items()}
-    score = said.pop(champion)
+    said.pop(champion)
     time = int(payments.times[row])
     return Example(
         event_id=str(row),
@@ -131,7 +131,7 @@ def _example(course: Course, champion: str, row: int) -> Example:
         label_time=time + DELAY,
         label=int(payments.labels[row]),  # type: ignore[arg-type]
         features=dict(zip(NAMES, payments.features[row].tolist(), strict=True)),
-        score=score,
+        score=float(course.served[row]),
         model_id=f"{champion}@0",
         feature_set=FEATURE_SET,
         label_partition=0,

@@ -1,8 +1,9 @@
 """Bad examples: the guard acts and says so, scores stay probabilities, and a rollback brings the quality back."""
 
+from streams.usecases import FRAUD
 from tests.scenarios.poison import run_poison
 
-RECIPE = "logistic"
+RECIPE = FRAUD.recipes[0]
 
 
 def test_bad_examples_do_not_last() -> None:
