@@ -14,7 +14,7 @@ import numpy as np
 from streams.models.lessons import Lessons
 from tests.scenarios.course import Course, freeze, lessons, run, twin
 from tests.scenarios.payments import Payments, simulate
-from tests.scenarios.picture import Line, Panel, draw
+from tests.scenarios.picture import DRAWN, STEP, Line, Panel, draw
 
 SECONDS, RATE = 300, 200.0
 RECOVERED = 0.9
@@ -25,8 +25,6 @@ RECOVERS_IN, PROMOTED_IN = 10_000, 10_000
 
 WINDOW = 6_000
 """Payments that an average precision is taken over; about 165 are frauds."""
-
-STEP = 250
 
 
 @dataclass(frozen=True)
@@ -53,10 +51,14 @@ class Drifted:
 
     @cached_property
     def recovered_in(self) -> int | None:
-        """How many labels after the drift the champion was as good as RECOVERED, None if it never was."""
-        last = int(self.adapting.learnt[-WINDOW]) - self.payments.drift
-        grid = range(0, last, STEP)
-        return next((n for n in grid if self.after(self.recipe, n) >= RECOVERED * self.before), None)
+        """How many labels after the drift the newest DRAWN payments had been as well scored as RECOVERED asks, None
+        if they never were."""
+        drift, n = self.payments.drift, len(self.payments)
+        for stop in range(drift + DRAWN, n + 1, STEP):
+            precision = self.adapting.average_precision(self.adapting.served, slice(stop - DRAWN, stop))
+            if precision >= RECOVERED * self.before:
+                return int(self.adapting.learnt[stop - 1]) - drift
+        return None
 
     @cached_property
     def promoted_in(self) -> int | None:
@@ -89,8 +91,8 @@ class Drifted:
             [
                 f"drift at payment {self.payments.drift:,} of {len(self.payments):,}; {self.recipe}, and a frozen twin",
                 f"average precision before it {self.before:.3f}",
-                f"the learning champion: {last:.3f} from {RECOVERS_IN:,} labels on; "
-                f"within 10 % of before after {self.recovered_in} labels",
+                f"the learning champion: within 10 % of before after {self.recovered_in} labels, "
+                f"{last:.3f} from {RECOVERS_IN:,} on",
                 f"the frozen one: {self.after(self.twin, RECOVERS_IN):.3f}",
                 f"promoted after {self.promoted_in} labels: {reason}",
             ]

@@ -14,7 +14,7 @@ from tests.scenarios.payments import Payments
 
 COLORS = {"champion": "#222222", "other": "#2166ac", "third": "#b8860b"}
 MARK, FAINT = "#c0392b", "#9aa5b1"
-WINDOW, STEP = 3_000, 250
+DRAWN, STEP = 3_000, 250
 
 
 class Line(NamedTuple):
@@ -35,13 +35,13 @@ class Panel(NamedTuple):
 
 
 def draw(payments: Payments, panels: Sequence[Panel], levels: Mapping[str, float] | None = None) -> bytes:
-    """Return one panel below the other: average precision over the newest WINDOW payments at each, and `levels`."""
+    """Return one panel below the other: average precision over the newest DRAWN payments at each, and `levels`."""
     mpl.use("Agg")
     figure = Figure(figsize=(11, 3.6 * len(panels)), dpi=120, layout="constrained")
-    stops = np.arange(WINDOW, len(payments) + 1, STEP)
+    stops = np.arange(DRAWN, len(payments) + 1, STEP)
     for axes, panel in zip(np.atleast_1d(figure.subplots(len(panels), 1, sharex=True)), panels, strict=True):
         for name, scores, color in panel.lines:
-            rows = [slice(stop - WINDOW, stop) for stop in stops]
+            rows = [slice(stop - DRAWN, stop) for stop in stops]
             values = [average_precision_score(payments.labels[some], scores[some]) for some in rows]
             axes.plot(stops / 1000, values, color=COLORS[color], label=name)
         for (name, at), style in zip(panel.marks.items(), ("-", "--", ":"), strict=False):
@@ -50,7 +50,7 @@ def draw(payments: Payments, panels: Sequence[Panel], levels: Mapping[str, float
             axes.axvspan(begin / 1000, end / 1000, color=MARK, alpha=0.15, linewidth=0, label=name)
         for name, level in (levels or {}).items():
             axes.axhline(level, color=FAINT, linestyle=":", label=f"{name}: {level:.3f}")
-        axes.set(title=panel.title, ylabel=f"average precision,\nlast {WINDOW:,} payments", ylim=(0, None))
+        axes.set(title=panel.title, ylabel=f"average precision,\nlast {DRAWN:,} payments", ylim=(0, None))
         axes.grid(visible=True, alpha=0.3)
         axes.margins(x=0.01)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9, frameon=False)
