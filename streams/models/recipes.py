@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from river import linear_model, optim, preprocessing
+from river import base, forest, linear_model, optim, preprocessing
+from river import tree as trees
 
 from streams.models.binned import BinnedRegression
 
@@ -81,6 +82,57 @@ def nimble(names: tuple[str, ...]) -> Model:
     return binned(names, floor=0.05)
 
 
+class Only(base.Transformer):
+    """Passes on those of `names` that are there, in their order: River's `Select` goes by a set, and wants all.
+
+    >>> Only(("a", "b")).transform_one({"c": 1, "b": 2})
+    {'b': 2}
+    """
+
+    def __init__(self, names: tuple[str, ...] = ("",)) -> None:
+        self.names = names
+
+    def transform_one(self, x: dict[Any, Any]) -> dict[Any, Any]:
+        """Return what is left of `x`."""
+        return {name: x[name] for name in self.names if name in x}
+
+
+def tree(names: tuple[str, ...]) -> Model:
+    """Return a Hoeffding tree that replaces branches whose errors drift (Bifet & Gavaldà, 2009)."""
+    return _looking(names) | trees.HoeffdingAdaptiveTreeClassifier(
+        grace_period=500, delta=1e-3, max_share_to_split=1.0, leaf_prediction="mc", seed=1
+    )
+
+
+class WeighedForest(forest.ARFClassifier):
+    """River's adaptive random forest, in which an example's weight is how often a tree draws it on average."""
+
+    def learn_one(self, x: dict[Any, Any], y: Any, w: float = 1.0) -> None:  # type: ignore[override]
+        """Learn that `x` turned out to be `y`, as if `w` times."""
+        usual, self.lambda_value = self.lambda_value, self.lambda_value * w  # type: ignore[assignment]
+        super().learn_one(x, y)
+        self.lambda_value = usual
+
+
+def adaptive_forest(names: tuple[str, ...]) -> Model:
+    """Return five such trees, each over its own draw of examples and features (Gomes et al., 2017)."""
+    return _looking(names) | WeighedForest(
+        n_models=5, grace_period=200, delta=1e-3, max_share_to_split=1.0, leaf_prediction="mc", seed=1
+    )
+
+
+def _looking(names: tuple[str, ...]) -> Only:
+    """Return what leaves out the features that `binned` does not look at either."""
+    return Only(tuple(name for name in ALONE if name in names) or names)
+
+
 RECIPES = {
-    recipe.name: recipe for recipe in (Recipe("binned", binned), Recipe("nimble", nimble), Recipe("logistic", logistic))
+    recipe.name: recipe
+    for recipe in (
+        Recipe("binned", binned),
+        Recipe("nimble", nimble),
+        Recipe("logistic", logistic),
+        Recipe("tree", tree),
+        Recipe("forest", adaptive_forest),
+    )
 }
