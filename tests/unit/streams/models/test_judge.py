@@ -18,8 +18,11 @@ class World:
         self.seat = seat or Seat("champion")
         self.verdicts: list[Verdict] = []
 
-    def goes_on(self, labels: int, **noise: float) -> list[Verdict]:
-        """Let so many labels come, and carry out what is decided at each point of the grid."""
+    def goes_on(self, labels: int, unscored: float = 0.0, **noise: float) -> list[Verdict]:
+        """Let so many labels come, and carry out what is decided at each point of the grid.
+
+        The share `unscored` of the events has no score of anybody but the champion.
+        """
         before = len(self.verdicts)
         for _ in range(labels // GRID):
             log_odds = self._rng.normal(-5.5, 2.0, GRID)
@@ -28,6 +31,7 @@ class World:
                 [log_odds + self._rng.normal(0, noise[one], GRID) if one in noise else np.full(GRID, np.nan)
                  for one in RECIPES], axis=1,
             )  # fmt: skip
+            said[self._rng.random(GRID) < unscored, 1:] = np.nan
             self.progressive.add(1 / (1 + np.exp(-said)), truth)
             verdict = judge(self.progressive, self.seat)
             if verdict:
@@ -93,6 +97,13 @@ def test_a_champion_that_decays_makes_way_for_the_one_before() -> None:
 def test_without_the_right_or_the_numbers_nothing_changes(seat: Seat, noise: dict[str, float]) -> None:
     """A person's pin stands, and what was not scored cannot be compared."""
     assert World(seat=seat).goes_on(64 * BLOCK, **noise) == []
+
+
+def test_a_few_events_without_a_score_do_not_stop_the_comparison() -> None:
+    """Labels of events from before a recipe was there keep coming for months; most of them missing says nothing."""
+    (verdict,) = World().goes_on(64 * BLOCK, unscored=0.02, champion=2.0, challenger=0.2)
+    assert verdict.champion == "challenger"
+    assert World().goes_on(64 * BLOCK, unscored=0.7, champion=2.0, challenger=0.2) == []
 
 
 def test_only_what_came_since_the_last_change_counts() -> None:
