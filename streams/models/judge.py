@@ -83,7 +83,7 @@ def _better(
         if progressive.seen - seat.since < labels:
             return None
         scores, truth = progressive.newest(labels)
-        both = ~np.isnan(scores[:, [champion_at, challenger_at]]).any(axis=1)
+        both = ~(np.isnan(scores[:, champion_at]) | np.isnan(scores[:, challenger_at]))
         if truth[both].sum() < FEWEST_POSITIVES:
             continue
         ours, theirs = (_block_losses(scores[:, at], truth, both) for at in (champion_at, challenger_at))
