@@ -91,15 +91,14 @@ class ModelFeed:
         ours = [snapshot for snapshot in announcement.models if snapshot.recipe in self._recipes]
         if not ours:
             snapshot_of(announcement, self._champion)  # raises what says whose they are
-        # Of what is refused the last one goes on; what is learnt no more is gone.
-        kept = {snapshot.recipe: self._newest[snapshot.recipe] for snapshot in ours if snapshot.recipe in self._newest}
         sound = dict[str, ServingModel]()
         for snapshot in ours:
             try:
                 sound[snapshot.recipe] = await self._open(snapshot)
             except SnapshotRefused as error:
                 self._refuse(place, error)
-        self._newest = kept | sound
+        # What is learnt no more is gone, as far as the record can be believed; of what is refused the last one goes on.
+        self._newest = sound if len(sound) == len(ours) else self._newest | sound
         return self._champion in sound
 
     async def _change(self, value: bytes, place: str) -> bool:

@@ -153,6 +153,13 @@ def test_a_recipe_that_is_learnt_no_more_leaves_the_shadow() -> None:
     assert fed.serving == ("logistic@6", [])
 
 
+def test_a_forged_record_takes_no_model_away() -> None:
+    """Who is champion, and who is in the shadow, stays whatever models it names or leaves out."""
+    fed = Fed(BOTH).take((MODELS, announced(BOTH)), (ALIASES, change("twin")))
+    assert fed.take((MODELS, announced(ALONE, key=b"x" * 32, learnt=6))).serving == ("twin@5", ["logistic"])
+    assert fed.refused == 1
+
+
 def test_at_the_start_the_newest_sound_model_serves() -> None:
     """A damaged newest record costs the models since the last sound one, and nothing more."""
 
