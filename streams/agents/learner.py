@@ -224,7 +224,10 @@ class LearnerAgent:
                 raise SnapshotRefused(f"there is no recipe {change.recipe} here")
             if change.model:
                 verify(change.model, self._key, self._usecase.features.fingerprint)
+                if change.model.recipe != change.recipe:
+                    raise SnapshotRefused(f"snapshot {change.model.model_id}: pinned as one of {change.recipe}")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, SnapshotRefused) as error:
+            self._metrics.models_refused.inc()
             log.error("%s/0 at offset %d: refused: %s", self._topics.aliases.name, record.offset, error)
             return None
         return change

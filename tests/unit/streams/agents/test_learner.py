@@ -346,15 +346,18 @@ def test_a_pin_is_followed_and_survives_a_change_that_did_not_know_of_it() -> No
         (encode(pin(key=b"x" * 32)), "its signature does not fit"),
         (encode(pin(feature_set="f" * 16)), "made for feature set ffffffffffffffff"),
         (encode(AliasChange("champion", "forest", "operator", "", NOW)), "there is no recipe forest here"),
+        (encode(msgspec.structs.replace(pin(), recipe="binned")), "logistic@5: pinned as one of binned"),
     ],
 )
 def test_a_change_that_may_not_be_is_refused(record: bytes, why: str, caplog: pytest.LogCaptureFixture) -> None:
-    """One line names its offset and why; the champion stays."""
-    learner = agent(Kafka())
+    """One line names its offset and why, and it is counted; the champion stays."""
+    metrics = Metrics("learner")
+    learner = agent(Kafka(), metrics=metrics)
     told(learner, record)
     (line,) = [one.message for one in caplog.records]
     assert line.startswith(f"{TOPICS.aliases.name}/0 at offset 0: refused: ")
     assert why in line
+    assert metrics.registry.get_sample_value("headrace_models_refused_total") == 1
     assert learner.lessons.seat == Seat("logistic")
 
 
