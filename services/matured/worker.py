@@ -105,7 +105,7 @@ def horizon_ms(usecase: UseCase, settings: Settings) -> int:
     kept = usecase.topics(settings.partitions).scores.retention_ms
     if not 0 < horizon < kept:
         raise SettingsError(
-            f"HEADRACE_LABEL_HORIZON_SECONDS: {horizon / 1000:g} must be at least a millisecond and less than the "
-            f"{kept / 1000:g} for which Kafka keeps the scores"
+            f"HEADRACE_LABEL_HORIZON_SECONDS: {horizon / 1000:.15g} must be at least 0.001 and less than the "
+            f"{kept / 1000:.15g} seconds for which Kafka keeps the scores"
         )
     return horizon
