@@ -10,14 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.codec import encode
-from schemas.events import Score
+from schemas.events import Example, Label, Score
 from services.backtest.output import table
 from services.backtest.run import backtest
+from streams.agents.joiner import example
 from streams.agents.models import ModelFeed
 from streams.agents.scoring import ScoreWriter, ServingModel
 from streams.decisions.lists import EntityLists
 from streams.metrics import Metrics
-from streams.models.lessons import Lessons
+from streams.models.lessons import Lessons, Outcome
 from streams.runtime.hop import EVENT, HopRows
 from streams.runtime.newest import Logged
 from streams.stores import files
@@ -69,7 +70,8 @@ def served(announcement: bytes) -> ServingModel:
 def test_live_and_backtest_say_the_same(events: files.Events) -> None:
     """The learner's lessons are announced, taken up and serve batches of any size: each score is the backtest's.
 
-    The learner takes examples one by one, from messages; the backtest takes them by thousands.
+    Live, what a score's message says becomes an example's, from which the learner learns one by one; the backtest
+    learns by thousands.
     """
     scored = backtest(events, DAY, REFRESH, lambda rows: None)
     offline = table(events, scored).to_pylist()
@@ -82,9 +84,9 @@ def test_live_and_backtest_say_the_same(events: files.Events) -> None:
     for (start, _), stop in zip(scored.models, stops, strict=True):
         due = int(np.searchsorted(events.times + DAY, int(events.times[start]) // REFRESH * REFRESH))
         for row in range(learnt, due):
-            features = dict(zip(FEATURES.names, scored.features[row].tolist(), strict=True))
-            for learner in lessons.learners.values():
-                learner.learn(features, int(events.labels[row]))
+            label = Label(live[row].event_id, int(events.times[row]) + DAY, int(events.labels[row]))  # type: ignore[arg-type]
+            message = encode(example(label, live[row], 0, row))
+            assert lessons.take(msgspec.json.decode(message, type=Example)) is Outcome.LEARNT
         learnt = due
         model = served(encode(lessons.announce(1, KEY)))
         for at in range(start, stop, 1 + start % 7):
