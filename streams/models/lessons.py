@@ -239,6 +239,7 @@ class Lessons:
         verdict = judge(self.progressive, self.seat)
         if verdict:
             self.seat = Seat(verdict.champion, self.seat.champion, seen)
+            self._ahead = None  # this one is told after it
             # The time is that of the stream: decided again after a crash, it is the same record.
             self.changes.append(AliasChange("champion", verdict.champion, "learner", verdict.reason, now, judged=seen))
         if self._ahead and self._ahead.judged <= seen:

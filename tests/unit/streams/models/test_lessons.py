@@ -280,6 +280,18 @@ def test_a_persons_pin_stands_until_it_is_lifted() -> None:
     assert change.judged >= 150 + 64
 
 
+@pytest.mark.usefixtures("small")
+def test_what_is_told_last_counts() -> None:
+    """Decided after a crash on other grounds, sooner than what a learner further ahead had told, it stays."""
+    lessons = Lessons(BOTH, NAMES, FEATURES)
+    lessons.follow(AliasChange("champion", "logistic", "learner", "by another learner", NOW, judged=128))
+    for one in LIVELY[:140]:
+        lessons.take(one)
+    assert lessons.progressive.seen >= 128
+    assert [change.recipe for change in lessons.changes] == ["binned"]
+    assert lessons.seat.champion == "binned"
+
+
 def test_a_change_that_is_old_or_of_another_recipe_says_nothing() -> None:
     """What the learner itself decided before the champion's time, and recipes that are not learnt here."""
     lessons = Lessons(BOTH, NAMES, FEATURES)
