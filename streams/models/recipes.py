@@ -97,10 +97,20 @@ class Only(base.Transformer):
         return {name: x[name] for name in self.names if name in x}
 
 
+LARGEST_TREE = 4.0  # MiB
+
+
 def tree(names: tuple[str, ...]) -> Model:
     """Return a Hoeffding tree that replaces branches whose errors drift (Bifet & Gavaldà, 2009)."""
     return _looking(names) | trees.HoeffdingAdaptiveTreeClassifier(
-        grace_period=500, delta=1e-3, max_share_to_split=1.0, leaf_prediction="mc", seed=1
+        grace_period=500,
+        delta=1e-3,
+        max_share_to_split=1.0,
+        leaf_prediction="mc",
+        splitter=trees.splitter.HistogramSplitter(),
+        max_size=LARGEST_TREE,
+        memory_estimate_period=100_000,
+        seed=1,
     )
 
 
@@ -117,7 +127,15 @@ class WeighedForest(forest.ARFClassifier):
 def adaptive_forest(names: tuple[str, ...]) -> Model:
     """Return five such trees, each over its own draw of examples and features (Gomes et al., 2017)."""
     return _looking(names) | WeighedForest(
-        n_models=5, grace_period=200, delta=1e-3, max_share_to_split=1.0, leaf_prediction="mc", seed=1
+        n_models=5,
+        grace_period=200,
+        delta=1e-3,
+        max_share_to_split=1.0,
+        leaf_prediction="mc",
+        splitter=trees.splitter.HistogramSplitter(),
+        max_size=LARGEST_TREE,
+        memory_estimate_period=100_000,
+        seed=1,
     )
 
 
