@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import NamedTuple
 
 from schemas.codec import Decoder, Poison
-from schemas.events import Example
+from schemas.events import AliasChange, Example
 from services.models.choice import Refused
 from streams.models.lessons import Lessons, Outcome
 
@@ -33,14 +33,21 @@ class Stored(NamedTuple):
 
 
 async def relearn(
-    lessons: Lessons, examples: AsyncIterator[Iterable[Stored]], without: set[str], latest: int, label_partitions: int
+    lessons: Lessons,
+    examples: AsyncIterator[Iterable[Stored]],
+    without: set[str],
+    latest: int,
+    label_partitions: int,
+    champion: AliasChange,
 ) -> Relearnt:
     """Go on with `lessons` through the examples of partition 0, but for those of the events in `without`.
 
     Takes what the learner takes, in the same order, and so comes to the weights of one that never met the events left
-    out, bit for bit; those count as seen, so that they are not learnt when they come again. Raises Refused where an
+    out, bit for bit; those count as seen, so that they are not learnt when they come again. What the labels would have
+    decided of the champion meanwhile is not told: it is `champion`, whom the scorers go by. Raises Refused where an
     event in `without` has no example here.
     """
+    lessons.follow(champion)
     outcomes = Counter[Outcome]()
     left_out, missing = 0, set(without)
     async for records in examples:
@@ -52,6 +59,8 @@ async def relearn(
             except Poison:
                 continue  # the learner has put it aside
             if example.event_id in without:
+                outcomes.update(lessons.take_rows(lessons.rows(taken)))  # what is seen, is seen in order
+                taken = []
                 missing.discard(example.event_id)
                 left_out += _leave_out(lessons, example)
             elif (example.label_partition or 0) < label_partitions:
@@ -60,6 +69,7 @@ async def relearn(
     if missing:
         first, more = min(missing), len(missing) - 1
         raise Refused(f"{first}{f' and {more} more' if more else ''}: no example of it was learnt since then")
+    lessons.begin_with(champion)
     if not lessons.sound:
         raise Refused("what was learnt is not sound, a guard is about to take it back: leave out more, or less")
     return Relearnt(outcomes[Outcome.LEARNT], left_out, outcomes[Outcome.FEATURE_SET] + outcomes[Outcome.UNFIT_VALUE])

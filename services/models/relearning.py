@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterable
 
 from aiokafka.errors import KafkaError
 
+from schemas.events import AliasChange
 from services.models import output
 from services.models.access import Access, now
 from services.models.choice import Refused
@@ -24,16 +25,14 @@ async def relearn_without(access: Access, options: argparse.Namespace) -> None:
     await _learner_stopped(access)
     newest = await _newest(access, key)
     lessons = await _resumed(access, options.model, key)
-    champion = (await access.log.aliases()).get("champion")
-    if champion is not None:
-        lessons.follow(champion)
+    first = AliasChange("champion", access.usecase.recipes[0], "operator", "from the beginning", now())
+    champion = (await access.log.aliases()).get(first.alias, first)
     examples = _examples(access, lessons.offsets.get(0))
     latest = now() + access.settings.max_ahead_ms
-    became = await relearn(lessons, examples, set(options.without), latest, topics.labels.partitions)
+    became = await relearn(lessons, examples, set(options.without), latest, topics.labels.partitions, champion)
     await _learner_stopped(access)
     if await _newest(access, key) != newest:
         raise Refused(f"{topics.models.name} has had another announcement meanwhile: did a learner run?")
-    # What the labels would have decided of the champion meanwhile is not told: the alias topic has the word.
     announcement = lessons.announce(now(), key)
     await access.log.announce(announcement)
     models = [snapshot.model_id for snapshot in announcement.models]

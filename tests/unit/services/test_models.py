@@ -16,6 +16,8 @@ from services.models.choice import Choice, Refused
 from services.models.compare import compare, differences, weights
 from services.models.look import Marks
 from services.models.relearn import Relearnt, Stored, relearn
+from streams.models import lessons as lessons_module
+from streams.models.judge import Seat, Verdict
 from streams.models.lessons import Lessons
 from streams.models.recipes import RECIPES
 from streams.models.snapshot import ForeignSnapshot, ForgedSnapshot, SnapshotRefused
@@ -230,7 +232,8 @@ async def stream(values: Iterable[bytes | None], first: int, size: int) -> Async
 
 
 def relearnt(lessons: Lessons, values: Iterable[bytes | None], *without: str, first: int = 0) -> Relearnt:
-    return asyncio.run(relearn(lessons, stream(values, first, 7), set(without), 10_000, label_partitions=4))
+    champion = AliasChange("champion", RECIPE, "learner", "", 1, judged=16)
+    return asyncio.run(relearn(lessons, stream(values, first, 7), set(without), 10_000, 4, champion))
 
 
 @pytest.mark.parametrize("learnt", [0, 20])
@@ -265,6 +268,21 @@ def test_what_is_left_out_stays_out() -> None:
     lessons, values = fresh(), [encode(example(number)) for number in range(9)]
     relearnt(lessons, values, "e4")
     assert lessons.take(example(4)) == "duplicate"
+
+
+def test_what_is_left_out_makes_nothing_before_it_old() -> None:
+    """However far apart the labels of the examples are that are read at once, as most negatives are not learnt."""
+    far = [msgspec.structs.replace(example(number), label_offset=5_000 * number) for number in range(7)]
+    assert relearnt(fresh(), map(encode, far), "e6") == Relearnt(6, 1, 0)
+
+
+def test_the_champion_stays_who_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another is decided on the way, and not told: scorers, and the learner after it, go by the alias topic."""
+    monkeypatch.setattr(lessons_module, "GRID", 16)
+    monkeypatch.setattr(lessons_module, "judge", lambda *_: Verdict("logistic", "promotion"))
+    lessons = fresh()
+    relearnt(lessons, [encode(example(number)) for number in range(40)], "e4")
+    assert (lessons.seat, lessons.changes) == (Seat(RECIPE, since=39), [])
 
 
 def test_an_event_that_was_not_learnt_since_is_named() -> None:
