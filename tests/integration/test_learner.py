@@ -48,7 +48,7 @@ class Process:
     def __init__(self, kafka: str, folder: Path, **settings: str) -> None:
         self._log = folder / f"learner-{time.monotonic_ns()}.log"
         environment = {"HEADRACE_KAFKA": kafka, "HEADRACE_MODEL_KEY": KEY, "HEADRACE_PARTITIONS": "1"}
-        environment |= {"HEADRACE_SESSION_SECONDS": "2", "HEADRACE_SNAPSHOT_SECONDS": "0.2"}
+        environment |= {"HEADRACE_SESSION_SECONDS": "2", "HEADRACE_SNAPSHOT_SECONDS": "0.5"}
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "services.learner", "fraud"],
@@ -136,14 +136,13 @@ def announced_since(kafka: str, offset: int) -> list[ModelAnnouncement]:
 
 
 def has_learnt(kafka: str, count: int) -> bool:
-    announcements = announced(kafka)
-    return bool(announcements) and announcements[-1].models[0].examples_learnt >= count
+    given = values(kafka, TOPICS.models.name)
+    return bool(given) and msgspec.json.decode(given[-1], type=ModelAnnouncement).models[0].examples_learnt >= count
 
 
 def taught(given: list[Example], feature_set: str = FINGERPRINT) -> Lessons:
     lessons = Lessons(FRAUD.recipes, NAMES, feature_set)
-    for example in given:
-        lessons.take(msgspec.structs.replace(example, feature_set=feature_set))
+    lessons.take_rows(lessons.rows([msgspec.structs.replace(example, feature_set=feature_set) for example in given]))
     return lessons
 
 
