@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 from schemas.events import Label, Score
 
 DAY_MS = 86_400_000
+LATEST_MS = 2**53  # of any time in `schemas.events`
 
 OnRetry = Callable[[Exception], None]
 """Told of every attempt that failed and will be made again."""
@@ -94,12 +95,12 @@ def label_order(label: Label) -> tuple[bool, int, int]:
 def label_written_at(label: Label) -> int:
     """Return the write time of a label in microseconds, in the order of `label_order`.
 
-    What is only assumed is written as of the first weeks of 1970, before anything that anybody said.
+    What is only assumed is written as of before 1970, and so before anything that anybody said of whatever time.
 
     >>> label_written_at(Label("e", 1_700_000_000_000, 1)), label_written_at(Label("e", 1_800_000_000_000, 0, True))
-    (1700000000000001, 1800000000000)
+    (1700000000000001, -9005399254740992)
     """
-    return label.label_time if label.assumed else label.label_time * 1000 + label.label
+    return label.label_time - LATEST_MS if label.assumed else label.label_time * 1000 + label.label
 
 
 def newest(scores: Sequence[Scored]) -> list[Scored]:
