@@ -10,6 +10,9 @@ import msgspec
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Text = Annotated[str, msgspec.Meta(max_length=64)]
 Millis = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Place = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+"""An offset, or a count of records."""
+Partition = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Amount = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
 
 
@@ -110,11 +113,11 @@ class ModelSnapshot(msgspec.Struct, frozen=True):
     progressive measures at that time; `state` the model's bytes (`streams.models.storage`).
     """
 
-    model_id: str
-    recipe: str
+    model_id: Id
+    recipe: Id
     feature_set: str
-    example_offsets: dict[int, int]
-    examples_learnt: int
+    example_offsets: dict[Partition, Place]
+    examples_learnt: Place
     created_at: Millis
     parent: str | None
     metrics: dict[str, float]
@@ -132,7 +135,7 @@ class ModelAnnouncement(msgspec.Struct, frozen=True):
 
     created_at: Millis
     feature_set: str
-    example_offsets: dict[int, int]
+    example_offsets: dict[Partition, Place]
     models: list[ModelSnapshot]
     course: bytes
     signature: bytes = b""

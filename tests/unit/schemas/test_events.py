@@ -17,11 +17,12 @@ amounts = st.floats(-1e12, 1e12)
 finite = st.floats(allow_nan=False, allow_infinity=False)
 features = st.dictionaries(ids, finite, max_size=5)
 
+offsets = st.dictionaries(st.integers(0, 2**31 - 1), millis, max_size=3)
 texts_of_any = st.text(max_size=20)
 reasons = st.builds(events.Reason, feature=ids, effect=finite)
 snapshots = st.builds(
     events.ModelSnapshot,
-    model_id=ids, recipe=ids, feature_set=ids, example_offsets=st.dictionaries(millis, millis, max_size=3),
+    model_id=ids, recipe=ids, feature_set=ids, example_offsets=offsets,
     examples_learnt=millis, created_at=millis, parent=st.none() | ids, metrics=features,
     state=st.binary(max_size=50), signature=st.binary(max_size=32),
 )  # fmt: skip
@@ -50,7 +51,7 @@ MESSAGES = {
     ),
     events.ModelAnnouncement: st.builds(
         events.ModelAnnouncement,
-        created_at=millis, feature_set=ids, example_offsets=st.dictionaries(millis, millis, max_size=3),
+        created_at=millis, feature_set=ids, example_offsets=offsets,
         models=st.lists(snapshots, max_size=2), course=st.binary(max_size=50), signature=st.binary(max_size=32),
     ),
     events.ModelSnapshot: snapshots,

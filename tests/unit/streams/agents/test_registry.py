@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import TypeVar
 
+import pytest
+
 from schemas.codec import encode
 from schemas.events import AliasChange, ModelAnnouncement, ModelSnapshot
 from streams.agents.registry import HOUR_MS, RegistryAgent
@@ -84,6 +86,24 @@ def test_what_is_no_announcement_is_passed_over_and_counted() -> None:
     asyncio.run(kept(RegistryAgent(store, metrics), value[:-9], None, b"\xff", b"{}", value))
     assert len(asyncio.run(every(store.newest(FOREVER)))) == 2
     assert metrics.registry.get_sample_value("headrace_models_refused_total") == 3
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (b'"examples_learnt":7', b'"examples_learnt":%d' % 2**63),
+        (b'"example_offsets":{"0":9},"examples', b'"example_offsets":{"%d":9},"examples' % 2**31),
+        (b'"recipe":"ftrl"', b'"recipe":"%b"' % (b"f" * 70_000)),
+    ],
+    ids=["a count", "a partition", "a name"],
+)
+def test_what_no_store_can_hold_is_passed_over_too(ours: bytes, theirs: bytes) -> None:
+    """No store is asked to write it, for ever in vain."""
+    store, metrics, value = MemoryRegistry(), Metrics("test"), announcement(HOUR)
+    asyncio.run(kept(RegistryAgent(store, metrics), value.replace(ours, theirs)))
+    assert value.count(ours) > 0
+    assert asyncio.run(every(store.newest(FOREVER))) == []
+    assert metrics.registry.get_sample_value("headrace_models_refused_total") == 1
 
 
 def test_alias_changes_are_kept() -> None:
