@@ -103,14 +103,16 @@ def test_a_model_serves_with_its_reasons(recipe: str) -> None:
     lessons = Lessons(usecase.recipes, NAMES, FEATURE_SET)
     amount = NAMES.index("amount")
     rows = np.zeros((2_000, len(NAMES)))
-    rows[::10, amount] = 400.0
-    labels = (rows[:, amount] > 0).astype(np.int8)
+    rows[:, amount] = np.random.default_rng(1).exponential(20.0, len(rows))
+    rows[::10, amount] += 400.0
+    labels = (rows[:, amount] >= 400).astype(np.int8)
     lessons.learners[recipe].learn_rows(rows, labels, np.ones(len(rows)))
     (model,) = Fed(usecase).take((MODELS, encode(lessons.announce(1, KEY)))).swapped
     assert model.explainer
     effects = model.explainer.effects(rows[:10])
     assert effects.argmax(axis=1)[0] == amount
-    assert effects[0, amount] > 0 > effects[1, amount]
+    # A tree that is not told the amount takes the branch that most take.
+    assert effects[0, amount] > 0 >= effects[1, amount]
 
 
 @pytest.mark.parametrize(
