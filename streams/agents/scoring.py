@@ -22,6 +22,7 @@ from streams.features.vector import assemble
 from streams.metrics import Metrics
 from streams.models.calibration import Calibrator
 from streams.models.compiled import Explainer, Scorer
+from streams.models.learner import FAILURES
 from streams.runtime.hop import HopRows
 from streams.usecases import UseCase
 
@@ -121,7 +122,7 @@ class ScoreWriter:
         """Return what `model` says of the events, and of how many it has no score."""
         raw = _raw(model.scorer, vectors)
         scores = model.calibrator.apply(raw)
-        effects = model.explainer.effects(vectors) if model.explainer else NO_EFFECTS
+        effects = _effects(model.explainer, vectors)
         given = self._verdicts.give(vectors, scores, effects, listed)
         decisions, rules = self._verdicts.decisions, self._verdicts.rules
         said = _Said(
@@ -177,8 +178,16 @@ def _raw(scorer: Scorer, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the raw scores, NaN for a batch over which the model's arithmetic breaks down."""
     try:
         return scorer(vectors)
-    except ArithmeticError:
+    except FAILURES:
         return np.full(len(vectors), np.nan)
+
+
+def _effects(explainer: Explainer | None, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what moved the scores, nothing where that cannot be said."""
+    try:
+        return explainer.effects(vectors) if explainer else NO_EFFECTS
+    except FAILURES:
+        return NO_EFFECTS
 
 
 @cache

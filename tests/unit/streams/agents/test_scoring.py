@@ -249,11 +249,14 @@ def test_what_is_no_score_never_leaves(unfit: float) -> None:
     assert metrics.registry.get_sample_value("headrace_scores_not_finite_total", {"alias": "champion"}) == 4
 
 
-def test_a_model_that_breaks_down_is_no_score() -> None:
-    """Arithmetic that overflows in a model costs its scores, not the worker."""
+@pytest.mark.parametrize("error", [OverflowError("math range error"), ValueError("math domain error")])
+def test_a_model_that_breaks_down_is_no_score(error: Exception) -> None:
+    """Arithmetic that fails in a model costs its scores, or their reasons, not the worker."""
 
-    def overflow(rows: np.ndarray) -> np.ndarray:
-        raise OverflowError("math range error")
+    def fail(rows: np.ndarray) -> np.ndarray:
+        raise error
 
-    _, scores = written(*event_rows(2), model(overflow, "m@9"), ScoreWriter(FRAUD, Metrics("worker")))
+    _, scores = written(*event_rows(2), model(fail, "m@9"), ScoreWriter(FRAUD, Metrics("worker")))
     assert [one.model_id for one in scores] == ["prior", "prior"]
+    _, scores = written(*event_rows(2), model(explainer=SimpleNamespace(effects=fail)))
+    assert [(one.model_id, one.reasons) for one in scores] == [("logistic@7", [])] * 2
