@@ -103,7 +103,8 @@ def payments(kafka: str, seconds: float, feedback: str) -> None:
                 )
                 label = {"event_id": event_id, "label_time": now, "label": number // 5 % 2}
                 if number % 50 == 0:
-                    urlopen(Request(feedback, json.dumps(label).encode(), {"Content-Type": "application/json"})).close()
+                    request = Request(feedback, json.dumps(label).encode(), {"Content-Type": "application/json"})
+                    urlopen(request, timeout=10).close()
                 elif number % 5 == 0:
                     producer.send(TOPICS.labels.name, encode(label), key=event_id.encode())
             time.sleep(0.1)  # the pace

@@ -131,7 +131,7 @@ def test_changes_are_in_effect_within_a_second(
         assert [(one["list"], one["entity"], one["id"]) for one in shown] == [
             ("allow", "terminal", "t1"), ("block", "customer", "c2"),
         ]  # fmt: skip
-        metrics = urlopen(str(worker.metrics)).read().decode()
+        metrics = urlopen(str(worker.metrics), timeout=10).read().decode()
         refused = len(FRAUD.recipes) + 2
         assert f"headrace_models_refused_total {refused}.0" in metrics
         assert "headrace_listed_entities 2.0" in metrics
