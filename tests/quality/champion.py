@@ -5,6 +5,7 @@ number of events late, scores are those of the time, and the judge and the guard
 """
 
 import argparse
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,12 +28,15 @@ DELAY = 66 * GRID
 SLICE = 4 * GRID
 
 
-def main() -> None:
-    """Run over the file and print what happened."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("scores", type=Path)
-    parser.add_argument("--first", default="logistic", help="the champion at the beginning")
+def main() -> int:
+    """Run over the file and print what happened; the exit code is 2 where there are no scores."""
+    parser = argparse.ArgumentParser(prog="python -m tests.quality.champion", description=__doc__)
+    parser.add_argument("scores", type=Path, metavar="SCORES.parquet")
+    parser.add_argument("--first", choices=FRAUD.recipes, default="logistic", help="the champion at the beginning")
     options = parser.parse_args()
+    if not options.scores.exists():
+        print(f"{options.scores}: there are no scores (make quality makes them)", file=sys.stderr)
+        return 2
     names = FRAUD.features.names
     table = pq.read_table(options.scores, columns=["label", *names])
     rows = np.stack([table[name].to_numpy() for name in names], axis=1)
@@ -44,6 +48,7 @@ def main() -> None:
     for learner in learners.values():
         print(f"{learner.model_id}: {learner.guard.trips} trips, {learner.examples_skipped} examples left out")
     print(f"the guards' largest jump: {max(jumps):.1f} standard deviations in {len(jumps):,} blocks")
+    return 0
 
 
 def _course(rows: np.ndarray, labels: np.ndarray, learners: dict[str, Learner], seat: Seat) -> Iterator[AliasChange]:
@@ -78,4 +83,4 @@ def _jumps() -> Iterator[list[float]]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

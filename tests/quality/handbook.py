@@ -70,6 +70,9 @@ def main() -> int:
     if not book.DATA.exists():
         print(book.ABSENT, file=sys.stderr)
         return 2
+    if not options.scores.exists():
+        print(f"{options.scores}: there are no scores (make quality makes them)", file=sys.stderr)
+        return 2
     return judge(options.scores)
 
 
