@@ -1,6 +1,7 @@
 """`python -m services.evaluate --scores SCORES.parquet`: how good the scores were, as tables and pictures."""
 
 import argparse
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
     except FileError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `| head`: the files are written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         print(f"error: {folder}: cannot be written: {error.strerror or error}", file=sys.stderr)
         return 2
@@ -51,7 +54,6 @@ def _evaluate(options: argparse.Namespace, scored: Scored, folder: Path) -> None
     per_period = report.by_period(parts, whole, options.k, scored.entities is not None)
     per_alarm = report.by_alarm(scored.alarms, whole)
     notes = _notes(options, scored)
-    print(report.text(per_period), report.text(per_alarm), "\n".join(notes), sep="\n\n")
 
     several = [stretch for _, stretch in stretches] if len(stretches) > 1 else []
     pictures = {
@@ -60,11 +62,14 @@ def _evaluate(options: argparse.Namespace, scored: Scored, folder: Path) -> None
         "calibration": plots.calibration(scored, whole),
         "over_time": plots.over_time(scored, parts),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, png in pictures.items():
-        (folder / f"{name}.png").write_bytes(png)
     tables = {"By period": per_period, "By decision": per_alarm}
-    (folder / PAGE).write_text(report.page(f"Scores of {options.scores.name}", tables, notes, pictures), "utf-8")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, png in pictures.items():
+            (folder / f"{name}.png").write_bytes(png)
+        (folder / PAGE).write_text(report.page(f"Scores of {options.scores.name}", tables, notes, pictures), "utf-8")
+    finally:  # tables are there also where files cannot be
+        print(*map(report.text, tables.values()), "\n".join(notes), sep="\n\n")
     print(f"\n{folder / PAGE}: the tables and the pictures, which are beside it as PNGs")
 
 
