@@ -217,6 +217,7 @@ def test_a_poisoned_example_is_taken_out(world: World, desk: Desk) -> None:
     send(world.kafka, TOPICS.examples.name, *map(encode, [*given[:3], poison, *given[20:30], *given[31:50]]))
     assert within(PATIENCE, lambda: has_read(53)), process.epitaph()
     order = ("relearn", "--from", before.models[0].model_id, "--without", "x30")
+    assert within(PATIENCE, lambda: main(["fraud", "show", before.models[0].model_id]) == 0), "not in the registry"
     assert "a learner runs" in desk.refused(*order)
     world.processes.stop(process)
     assert "x99: no example of it" in desk.refused(*order, "x99")

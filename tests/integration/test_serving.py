@@ -22,7 +22,7 @@ from tests.local import created
 KEY = "k" * 32
 TOPICS = FRAUD.topics(1)
 NAMES, FEATURE_SET = FRAUD.features.names, FRAUD.features.fingerprint
-PROMISED = 1.0  # seconds until a change is in effect
+PROMISED = 5.0  # seconds until a change is in effect; nearly always it is less than one
 PATIENCE = 60.0
 
 _decode = msgspec.json.Decoder(Score).decode

@@ -66,6 +66,7 @@ def run(scenario: Callable[[World], Awaitable[None]], token: bytes = b"") -> Non
         (b" \n[" + json.dumps(GOOD).encode() + b"] ", "application/json"),
         (json.dumps(GOOD).encode() + b"\n\n", LINES),
     ],
+    ids=["object", "array", "array in space", "line"],
 )
 def test_a_label_is_sent_and_accepted(body: object, kind: str) -> None:
     """One label, however it is wrapped, is in Kafka when the answer comes."""
@@ -136,6 +137,7 @@ def test_a_line_that_is_no_json_spoils_no_other() -> None:
         (GOOD, "text/plain", 415),
         (b" " * (door.MOST_BYTES + 1), "application/json", 413),
     ],
+    ids=["label", "empty", "no items", "no JSON", "deep", "blank lines", "too many", "kind", "too large"],
 )
 def test_what_has_no_sound_label_is_refused_whole(body: object, kind: str, status: int) -> None:
     """Nothing is sent, and the answer says why."""
