@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Protocol
 
-from streams.features.table import StateRefused
+from streams.features.memory import StateRefused
 
 States = Sequence[tuple[bytes, bytes]]
 """(entity id, state bytes) pairs."""
@@ -54,7 +54,7 @@ class Checkpoint:
         Checkpoint(offset=7, marks=b'marks', position=-1)
         >>> Checkpoint.opened(Checkpoint(7, b"marks").sealed("p", 3), "p", 4)
         Traceback (most recent call last):
-        streams.features.table.StateRefused: damaged (its checksum does not fit)
+        streams.features.memory.StateRefused: damaged (its checksum does not fit)
         """
         body, seal = record[:-_SEAL], record[-_SEAL:]
         if len(body) < 2 * _NUMBER or seal != _seal(body, place):

@@ -115,6 +115,11 @@ def without_data(prometheus: Prometheus, queries: dict[str, str]) -> list[str]:
     return [panel for panel, query in queries.items() if not prometheus.series(query)]
 
 
+def jobs_up(prometheus: Prometheus) -> set[str]:
+    """The services whose metrics are being read."""
+    return {one["job"] for one in prometheus.series('up{usecase="fraud"} == 1')}
+
+
 def unsound(prometheus: Prometheus) -> list[str]:
     """The rules that have not been evaluated, or not well; but for those of days, which are evaluated later."""
     groups = [group for group in prometheus.ask("rules")["groups"] if group["interval"] < 1]
@@ -166,10 +171,11 @@ def test_every_panel_has_data(
         with prometheus.running():
             assert within(20, prometheus.answers), (tmp_path / "prometheus.log").read_text()
             assert len(without_data(prometheus, queries)) > len(queries) / 2
+            # A rate needs a look before what is counted.
+            assert within(PATIENCE, lambda: jobs_up(prometheus) == set(SERVICES)), jobs_up(prometheus)
             payments(kafka_server, 5, door)
             assert within(PATIENCE, lambda: not without_data(prometheus, queries)), without_data(prometheus, queries)
-            up = prometheus.series('up{usecase="fraud"} == 1')
-            assert {one["job"] for one in up} == set(SERVICES)
+            assert jobs_up(prometheus) == set(SERVICES)
             assert within(10, lambda: not unsound(prometheus)), unsound(prometheus)
             fires = {one["alertname"]: one["severity"] for one in prometheus.series('ALERTS{alertstate="firing"}')}
             assert fires == {"DeadLetters": "ticket"}, "one payment was none, nothing else is wrong"
