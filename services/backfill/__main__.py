@@ -15,6 +15,7 @@ from services.backfill.keep import AlreadyThere, keep
 from services.backfill.log import read_log
 from services.backfill.past import Past, fold
 from streams.arguments import argument
+from streams.console import refuse
 from streams.features.seen import Seen
 from streams.models.lessons import Lessons
 from streams.runtime.producer import Producer
@@ -39,9 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
         create_topics(settings.kafka, usecase.topics(settings.partitions))
         past, kept = asyncio.run(_backfill(settings, file, options.label_delay, now))
     except (SettingsError, FileError) as error:
-        return _refuse(error, 2)
+        return refuse(error, 2)
     except (KafkaUnavailable, TopicMismatch, AlreadyThere, StoreUnavailable, Fenced) as error:
-        return _refuse(error, 1)
+        return refuse(error, 1)
     except KeyboardInterrupt:
         return 130
     models = ", ".join(learner.model_id for learner in past.learners.values())
@@ -78,11 +79,6 @@ def _announcement(past: Past, usecase: UseCase, label_ends: list[int], now: int,
     lessons.learners = past.learners
     lessons.seen = Seen.all_up_to(np.array(label_ends, np.int64) - 1)
     return encode(lessons.announce(now, key))
-
-
-def _refuse(error: Exception, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return code
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 
 from schemas.events import Label
 from schemas.topics import Topic, Topics
@@ -13,7 +12,7 @@ from streams.agents.joiner import read_labels
 from streams.runtime.hop import EVENT, HopRows
 from streams.runtime.reading import read_partition
 from streams.runtime.records import Records
-from streams.runtime.topics import KafkaUnavailable
+from streams.runtime.topics import answering
 from streams.usecases import UseCase
 
 
@@ -55,15 +54,14 @@ def _labels(records: Records, latest: int) -> Iterator[Label]:
 
 async def _ends(kafka: str, topics: tuple[Topic, ...]) -> dict[str, list[int]]:
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka.split(","), enable_auto_commit=False)
-    try:
-        await consumer.start()
-        ends = {}
-        for topic in topics:
-            places = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
-            found = await consumer.end_offsets(places)
-            ends[topic.name] = [found[place] for place in places]
-        return ends
-    except KafkaError as error:
-        raise KafkaUnavailable(f"Kafka at {kafka} does not answer ({type(error).__name__})") from None
-    finally:
-        await consumer.stop()
+    with answering(kafka):
+        try:
+            await consumer.start()
+            ends = {}
+            for topic in topics:
+                places = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
+                found = await consumer.end_offsets(places)
+                ends[topic.name] = [found[place] for place in places]
+            return ends
+        finally:
+            await consumer.stop()

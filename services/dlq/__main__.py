@@ -11,16 +11,15 @@ import time
 from contextlib import aclosing
 from datetime import UTC, datetime
 
-from aiokafka.errors import KafkaError
-
 from services.dlq import output
 from services.dlq.letter import DONE, standing
 from services.dlq.log import Choice, DeadLetterLog
 from services.dlq.replay import Replay
 from streams.arguments import argument
+from streams.console import leave_closed_pipe, refuse
 from streams.runtime.records import CorruptRecordsError
 from streams.runtime.sender import Sender, UndeliveredError
-from streams.runtime.topics import KafkaUnavailable, TopicMismatch, create_topics
+from streams.runtime.topics import KafkaUnavailable, TopicMismatch, answering, create_topics
 from streams.settings import Settings, SettingsError
 from streams.stores.files import milliseconds
 from streams.usecases import USECASES
@@ -46,11 +45,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         asyncio.run(Tool(options, Settings.read(os.environ)).run())
     except SettingsError as error:
-        return _refuse(error, 2)
+        return refuse(error, 2)
     except (KafkaUnavailable, TopicMismatch, UndeliveredError, CorruptRecordsError, NotThere) as error:
-        return _refuse(error, 1)
+        return refuse(error, 1)
     except BrokenPipeError:  # `list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        leave_closed_pipe()
     except KeyboardInterrupt:
         return 130
     return 0
@@ -113,19 +112,13 @@ class Tool:
         sender = Sender(self._kafka, "dlq-replay")
         replay = Replay(sender, self._dlq.name, self._topics, replayed, options.force)
         try:
-            await sender.start()
-            async with aclosing(self._log.letters(choice)) as letters:
-                await replay.run(letters, lambda: stop.is_set() or replay.taken == options.limit)
-        except KafkaError as error:
-            raise KafkaUnavailable(f"Kafka at {self._kafka} does not answer ({type(error).__name__})") from None
+            with answering(self._kafka):
+                await sender.start()
+                async with aclosing(self._log.letters(choice)) as letters:
+                    await replay.run(letters, lambda: stop.is_set() or replay.taken == options.limit)
         finally:
             await sender.stop()
             print(json.dumps(replay.counts()) if options.json else "\n".join(replay.told()))
-
-
-def _refuse(error: Exception, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return code
 
 
 def _choice(options: argparse.Namespace) -> Choice:

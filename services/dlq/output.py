@@ -1,9 +1,9 @@
 """Letters as text for people and as JSON for programs; pure. What others wrote never reaches a terminal raw."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 from services.dlq.letter import Letter
+from streams.console import moment, printable
 
 HEADER = f"{'OFFSET':>8}  {'TIME (UTC)':<19}  {'STATE':<8}  {'TRY':>3}  {'REASON':<13}  {'SOURCE':<30}  MESSAGE"
 MESSAGE_WIDTH = 80
@@ -56,23 +56,6 @@ def content(letter: Letter) -> dict[str, Any]:
     """Return what JSON adds where one letter is shown: `text`, or `hex` of what is no UTF-8, null of nulls."""
     headers = [{"name": name, "value": _coded(value)} for name, value in letter.headers]
     return {"key": _coded(letter.key), "value": _coded(letter.value), "headers": headers}
-
-
-def printable(text: str) -> str:
-    r"""Return text without anything that a terminal would obey.
-
-    >>> print(printable("a\x1b[2Jb\n"))
-    a\x1b[2Jb\n
-    """
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
-
-
-def moment(time: int) -> str:
-    """Return epoch milliseconds as date and time, UTC, or as they are where no calendar reaches."""
-    try:
-        return datetime.fromtimestamp(time // 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    except (ValueError, OverflowError, OSError):
-        return str(time)
 
 
 def _text(data: bytes | None) -> str:

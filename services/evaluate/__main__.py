@@ -1,7 +1,6 @@
 """`python -m services.evaluate --scores SCORES.parquet`: how good the scores were, as tables and pictures."""
 
 import argparse
-import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from services.evaluate import measures, plots, report
 from services.evaluate.scored import Scored, read
 from streams.arguments import argument
+from streams.console import leave_closed_pipe
 from streams.stores.columns import FileError
 from streams.stores.files import milliseconds
 
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `| head`: the files are written
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        leave_closed_pipe()
     except OSError as error:
         print(f"error: {folder}: cannot be written: {error.strerror or error}", file=sys.stderr)
         return 2

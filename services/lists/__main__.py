@@ -10,6 +10,7 @@ import time
 
 from services.lists.log import ListLog
 from streams.arguments import argument
+from streams.console import leave_closed_pipe, printable, refuse
 from streams.decisions.policy import ALLOW, BLOCK
 from streams.runtime.sender import UndeliveredError
 from streams.runtime.topics import KafkaUnavailable, TopicMismatch
@@ -38,11 +39,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         asyncio.run(_run(options, Settings.read(os.environ)))
     except SettingsError as error:
-        return _refuse(error, 2)
+        return refuse(error, 2)
     except (KafkaUnavailable, TopicMismatch, UndeliveredError) as error:
-        return _refuse(error, 1)
+        return refuse(error, 1)
     except BrokenPipeError:  # `show | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        leave_closed_pipe()
     except KeyboardInterrupt:
         return 130
     return 0
@@ -69,19 +70,9 @@ async def _show(log: ListLog, as_json: bool) -> None:
             print(json.dumps(facts | {"created_at": one.created_at, "reason": one.reason}))
         else:
             since = time.strftime("%Y-%m-%d %H:%M", time.gmtime(one.created_at / 1000))
-            print(f"{one.list:<5}  {one.entity:<10}  {_printable(one.id):<24}  {since}  {_printable(one.reason)}")
+            print(f"{one.list:<5}  {one.entity:<10}  {printable(one.id):<24}  {since}  {printable(one.reason)}")
     if not as_json:
         print(f"{len(entries)} listed")
-
-
-def _printable(text: str) -> str:
-    """Return text without anything that a terminal would obey."""
-    return text if text.isprintable() else ascii(text)
-
-
-def _refuse(error: Exception, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return code
 
 
 def _id(text: str) -> str:

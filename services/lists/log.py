@@ -2,23 +2,19 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal
-
-from aiokafka.errors import KafkaError
 
 from schemas.codec import encode
 from schemas.events import Listing
 from schemas.topics import Topic
 from streams.agents.lists import UnfitEntry, entry
 from streams.decisions.lists import key_of
+from streams.runtime.delivery import deliver
 from streams.runtime.newest import newest_first
-from streams.runtime.sender import Sender
-from streams.runtime.topics import KafkaUnavailable, create_topics
-
-DELIVERY_SECONDS = 20.0
+from streams.runtime.topics import answering, create_topics
 
 log = logging.getLogger(__name__)
 
@@ -34,15 +30,16 @@ class ListLog:
         """Return who is listed, by list, entity and id."""
         await self._exists()
         newest: dict[bytes, Listing | None] = {}
-        async with self._answering(), aclosing(newest_first(self.kafka, self.topic.name)) as records:
-            async for record in records:
-                if record.key in newest:
-                    continue
-                try:
-                    newest[record.key] = entry(record).listing
-                except UnfitEntry as error:
-                    newest[record.key] = None
-                    log.warning("%s/0 at offset %d: passed over: %s", self.topic.name, record.offset, error)
+        with answering(self.kafka):
+            async with aclosing(newest_first(self.kafka, self.topic.name)) as records:
+                async for record in records:
+                    if record.key in newest:
+                        continue
+                    try:
+                        newest[record.key] = entry(record).listing
+                    except UnfitEntry as error:
+                        newest[record.key] = None
+                        log.warning("%s/0 at offset %d: passed over: %s", self.topic.name, record.offset, error)
         return sorted(filter(None, newest.values()), key=lambda one: (one.list, one.entity, one.id))
 
     async def add(
@@ -57,22 +54,7 @@ class ListLog:
 
     async def _send(self, records: dict[bytes, bytes | None]) -> None:
         await self._exists()
-        async with self._answering():
-            sender = Sender(self.kafka, "lists", DELIVERY_SECONDS)
-            await sender.start()
-            try:
-                for key, value in records.items():
-                    await sender.send(self.topic.name, key, value)
-                await sender.acked(sender.mark())
-            finally:
-                await sender.stop()
+        await deliver(self.kafka, "lists", self.topic.name, records)
 
     async def _exists(self) -> None:
         await asyncio.to_thread(create_topics, self.kafka, [self.topic])
-
-    @asynccontextmanager
-    async def _answering(self) -> AsyncIterator[None]:
-        try:
-            yield
-        except KafkaError as error:
-            raise KafkaUnavailable(f"Kafka at {self.kafka} does not answer ({type(error).__name__})") from None

@@ -15,6 +15,7 @@ from services.models.choice import Refused
 from services.models.look import changes, diff, list_models, show
 from services.models.relearning import relearn_without
 from streams.arguments import argument
+from streams.console import leave_closed_pipe, refuse
 from streams.models.snapshot import SnapshotRefused
 from streams.runtime.records import CorruptRecordsError
 from streams.runtime.sender import UndeliveredError
@@ -55,11 +56,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         asyncio.run(_run(options, Settings.read(os.environ)))
     except SettingsError as error:
-        return _refuse(error, 2)
+        return refuse(error, 2)
     except FAILURES as error:
-        return _refuse(error, 1)
+        return refuse(error, 1)
     except BrokenPipeError:  # `list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        leave_closed_pipe()
     except KeyboardInterrupt:
         return 130
     return 0
@@ -69,11 +70,6 @@ async def _run(options: argparse.Namespace, settings: Settings) -> None:
     access = Access(USECASES[options.usecase], settings)
     await access.check()
     await COMMANDS[options.command][0](access, options)
-
-
-def _refuse(error: Exception, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return code
 
 
 def _when(text: str) -> int:

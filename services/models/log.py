@@ -1,25 +1,24 @@
 """The model topic and the alias topic as this tool reads and writes them."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
-from aiokafka.errors import KafkaError
 
 from schemas.codec import encode
 from schemas.events import AliasChange, ModelAnnouncement
 from schemas.topics import Topic, Topics
 from services.models.choice import Refused
 from streams.models.snapshot import SnapshotRefused, verify_announcement
+from streams.runtime.delivery import deliver
 from streams.runtime.newest import newest_first
-from streams.runtime.sender import Sender
-from streams.runtime.topics import KafkaUnavailable
+from streams.runtime.topics import answering
 from streams.usecases import UseCase
 
 MOST_TRIED = 100  # records that are looked at for a sound one
-DELIVERY_SECONDS = 20.0
+CLIENT = "models"
 
 T = TypeVar("T")
 
@@ -62,35 +61,19 @@ class ModelLog:
 
     async def announce(self, announcement: ModelAnnouncement) -> None:
         """Announce models; returns once Kafka has them."""
-        await self._send(self.topics.models, self.usecase.name.encode(), announcement)
+        await deliver(self.kafka, CLIENT, self.topics.models.name, {self.usecase.name.encode(): encode(announcement)})
 
     async def change(self, change: AliasChange) -> None:
         """Change an alias; returns once Kafka has it."""
-        await self._send(self.topics.aliases, change.alias.encode(), change)
-
-    async def _send(self, topic: Topic, key: bytes, message: ModelAnnouncement | AliasChange) -> None:
-        async with self._answering():
-            sender = Sender(self.kafka, "models", DELIVERY_SECONDS)
-            await sender.start()
-            try:
-                await sender.send(topic.name, key, encode(message))
-                await sender.acked(sender.mark())
-            finally:
-                await sender.stop()
+        await deliver(self.kafka, CLIENT, self.topics.aliases.name, {change.alias.encode(): encode(change)})
 
     async def _newest(self, topic: Topic, decode: Callable[[bytes], T]) -> AsyncGenerator[tuple[int, T], None]:
         """Yield what can be decoded of a topic, the newest first."""
-        async with self._answering(), aclosing(newest_first(self.kafka, topic.name)) as records:
-            async for record in records:
-                try:
-                    decoded = decode(record.value)
-                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                    continue
-                yield record.offset, decoded
-
-    @asynccontextmanager
-    async def _answering(self) -> AsyncIterator[None]:
-        try:
-            yield
-        except KafkaError as error:
-            raise KafkaUnavailable(f"Kafka at {self.kafka} does not answer ({type(error).__name__})") from None
+        with answering(self.kafka):
+            async with aclosing(newest_first(self.kafka, topic.name)) as records:
+                async for record in records:
+                    try:
+                        decoded = decode(record.value)
+                    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                        continue
+                    yield record.offset, decoded

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from schemas.events import AliasChange
 from services.models.compare import Difference, WeightChange
+from streams.console import moment, printable
 from streams.stores.registry import Change, Registered
 
 
@@ -106,23 +106,6 @@ def number(value: float | None) -> str:
     if value is None or math.isnan(value):
         return "-"
     return f"{value:,.0f}" if value.is_integer() else f"{value:.4f}"
-
-
-def moment(time: int) -> str:
-    """Return epoch milliseconds as date and time, UTC, or as they are where no calendar reaches."""
-    try:
-        return datetime.fromtimestamp(time // 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    except (ValueError, OverflowError, OSError):
-        return str(time)
-
-
-def printable(value: str) -> str:
-    r"""Return text without anything that a terminal would obey.
-
-    >>> print(printable("a\x1b[2Jb\n"))
-    a\x1b[2Jb\n
-    """
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in value)
 
 
 def _change(row: Difference) -> str:

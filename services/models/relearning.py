@@ -4,8 +4,6 @@ import argparse
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 
-from aiokafka.errors import KafkaError
-
 from schemas.events import AliasChange
 from services.models import output
 from services.models.access import Access, now
@@ -14,7 +12,7 @@ from services.models.relearn import Stored, relearn
 from streams.models.lessons import Lessons
 from streams.runtime.offsets import GroupOffsets
 from streams.runtime.reading import read_partition
-from streams.runtime.topics import KafkaUnavailable, group_members
+from streams.runtime.topics import answering, group_members
 
 START = "start"
 
@@ -79,11 +77,10 @@ async def _examples(access: Access, first: int | None) -> AsyncIterator[Iterable
 
 async def _begin(access: Access) -> int:
     offsets = GroupOffsets(access.settings.kafka, None)
-    try:
-        await offsets.start()
-        (log,) = (await offsets.logs([access.topics.examples])).values()
-    except KafkaError as error:
-        raise KafkaUnavailable(f"Kafka at {access.settings.kafka} does not answer ({type(error).__name__})") from None
-    finally:
-        await offsets.stop()
+    with answering(access.settings.kafka):
+        try:
+            await offsets.start()
+            (log,) = (await offsets.logs([access.topics.examples])).values()
+        finally:
+            await offsets.stop()
     return log.begin

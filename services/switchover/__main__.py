@@ -6,11 +6,10 @@ import logging
 import os
 import sys
 
-from aiokafka.errors import KafkaError
-
 from services.switchover.switchover import NotYet, Switchover
 from streams.arguments import above_zero, argument
-from streams.runtime.topics import KafkaUnavailable, TopicMismatch, check_topics
+from streams.console import refuse
+from streams.runtime.topics import KafkaUnavailable, TopicMismatch, answering, check_topics
 from streams.settings import Settings, SettingsError
 from streams.usecases import USECASES
 
@@ -24,9 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         asyncio.run(_switch(options, Settings.read(os.environ)))
     except SettingsError as error:
-        return _refuse(error, 2)
+        return refuse(error, 2)
     except (KafkaUnavailable, TopicMismatch, NotYet) as error:
-        return _refuse(error, 1)
+        return refuse(error, 1)
     except KeyboardInterrupt:
         return 130
     return 0
@@ -43,19 +42,12 @@ async def _switch(options: argparse.Namespace, settings: Settings) -> None:
     leaving, coming = usecase.deployed(old), usecase.deployed(settings.deployment, publishing=True)
     for one in leaving, coming:
         check_topics(settings.kafka, one.topics(settings.partitions))
-    try:
+    with answering(settings.kafka):
         await Switchover(settings.kafka, leaving, coming, settings.partitions, options.timeout, _say).run()
-    except KafkaError as error:
-        raise KafkaUnavailable(f"Kafka at {settings.kafka} does not answer ({type(error).__name__})") from None
 
 
 def _say(what: str) -> None:
     print(what, flush=True)
-
-
-def _refuse(error: Exception, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return code
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,12 +4,12 @@ import time
 from collections.abc import AsyncIterator
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError, KafkaTimeoutError
+from aiokafka.errors import KafkaTimeoutError
 
 from schemas.topics import MB, Topic
 from streams.runtime.fetching import RawFetcher
 from streams.runtime.records import Records
-from streams.runtime.topics import KafkaUnavailable, TopicMismatch, verify
+from streams.runtime.topics import TopicMismatch, answering, verify
 
 PATIENCE = 20.0  # seconds without a record
 
@@ -31,22 +31,21 @@ async def read_partition(
         max_partition_fetch_bytes=16 * MB,
     )
     try:
-        await consumer.start()
-        fetcher = RawFetcher.adopt(consumer._fetcher, 0.0)
-        await _verify(consumer, topic)
-        consumer.assign([place])
-        begin, end = await _span(consumer, place, since)
-        consumer.seek(place, max(begin, first))
-        heard = time.monotonic()
-        while (at := await consumer.position(place)) < end:
-            await fetcher.wait([place], PATIENCE)
-            for fetched in fetcher.take([place]).values():
-                yield fetched.records.take(fetched.records.offsets < end)
-                heard = time.monotonic()
-            if time.monotonic() - heard > PATIENCE:
-                raise KafkaTimeoutError(f"{topic.name}/{partition}: offset {at} does not come")
-    except KafkaError as error:
-        raise KafkaUnavailable(f"Kafka at {kafka} does not answer ({type(error).__name__})") from None
+        with answering(kafka):
+            await consumer.start()
+            fetcher = RawFetcher.adopt(consumer._fetcher, 0.0)
+            await _verify(consumer, topic)
+            consumer.assign([place])
+            begin, end = await _span(consumer, place, since)
+            consumer.seek(place, max(begin, first))
+            heard = time.monotonic()
+            while (at := await consumer.position(place)) < end:
+                await fetcher.wait([place], PATIENCE)
+                for fetched in fetcher.take([place]).values():
+                    yield fetched.records.take(fetched.records.offsets < end)
+                    heard = time.monotonic()
+                if time.monotonic() - heard > PATIENCE:
+                    raise KafkaTimeoutError(f"{topic.name}/{partition}: offset {at} does not come")
     finally:
         await consumer.stop()
 

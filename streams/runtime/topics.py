@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
+from aiokafka.errors import KafkaError as ConnectionLost
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import OffsetSpec
 from kafka.errors import GroupIdNotFoundError, KafkaError, TopicAlreadyExistsError
@@ -19,6 +20,15 @@ class KafkaUnavailable(Exception):
 
 class TopicMismatch(Exception):
     """A topic exists with another number of partitions than it is declared with."""
+
+
+@contextmanager
+def answering(kafka: str) -> Iterator[None]:
+    """Raise KafkaUnavailable, which names the brokers, where aiokafka gives up inside the block."""
+    try:
+        yield
+    except ConnectionLost as error:
+        raise KafkaUnavailable(f"Kafka at {kafka} does not answer ({type(error).__name__})") from None
 
 
 def create_topics(kafka: str, topics: Iterable[Topic]) -> None:
