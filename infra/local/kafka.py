@@ -14,6 +14,30 @@ from .server import Server
 
 MAX_MESSAGE = 8 * 1024 * 1024  # bytes; a value of 2 MB must get through, to be refused by the pipeline
 
+BEHAVIOUR = {
+    "auto.create.topics.enable": "false",
+    "default.replication.factor": 1,
+    "min.insync.replicas": 1,
+    "offsets.topic.replication.factor": 1,
+    "offsets.topic.num.partitions": 8,
+    "transaction.state.log.replication.factor": 1,
+    "transaction.state.log.min.isr": 1,
+    "transaction.state.log.num.partitions": 4,
+    "share.coordinator.state.topic.replication.factor": 1,
+    "share.coordinator.state.topic.min.isr": 1,
+    "group.initial.rebalance.delay.ms": 0,
+    "group.min.session.timeout.ms": 1000,
+    "message.max.bytes": MAX_MESSAGE,
+    "replica.fetch.max.bytes": MAX_MESSAGE,
+    # After a crash the broker may return only when its last session is over.
+    "broker.heartbeat.interval.ms": 500,
+    "broker.session.timeout.ms": 2000,
+    "num.network.threads": 2,
+    "num.io.threads": 4,
+    "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,  # of the heap; 128 MB by default
+}
+"""What our use of a broker asks of it, wherever it runs."""
+
 LOG4J = """\
 Configuration:
   status: error
@@ -38,26 +62,7 @@ def render_config(port: int, controller_port: int, data: Path) -> str:
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "BROKER",
         "log.dirs": data,
-        "auto.create.topics.enable": "false",
-        "default.replication.factor": 1,
-        "min.insync.replicas": 1,
-        "offsets.topic.replication.factor": 1,
-        "offsets.topic.num.partitions": 8,
-        "transaction.state.log.replication.factor": 1,
-        "transaction.state.log.min.isr": 1,
-        "transaction.state.log.num.partitions": 4,
-        "share.coordinator.state.topic.replication.factor": 1,
-        "share.coordinator.state.topic.min.isr": 1,
-        "group.initial.rebalance.delay.ms": 0,
-        "group.min.session.timeout.ms": 1000,
-        "message.max.bytes": MAX_MESSAGE,
-        "replica.fetch.max.bytes": MAX_MESSAGE,
-        # After a crash the broker may return only when its last session is over.
-        "broker.heartbeat.interval.ms": 500,
-        "broker.session.timeout.ms": 2000,
-        "num.network.threads": 2,
-        "num.io.threads": 4,
-        "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,  # of the heap; 128 MB by default
+        **BEHAVIOUR,
     }
     return "".join(f"{name}={value}\n" for name, value in settings.items())
 
