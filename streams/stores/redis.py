@@ -16,30 +16,23 @@ back without its last writes (a failover, an older snapshot) has a lower number 
 owner (an epoch may come twice then), and refuses: a checkpoint holds only what changed since the one before, and
 a state that was lost must not be taken for a new entity's. A claim that finds no checkpoint names a new generation
 after itself, so that nothing left of an earlier one is read, and nothing has to be deleted: it expires.
-Time-outs are the sockets': a cancelled command would leave its reply to the next one.
+Time-outs are the sockets': a cancelled command would leave its reply to the next one. In a cluster each partition is
+one master's alone (`redis_nodes.py`), and what is said of Redis here holds for that master.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ClusterDownError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError, TryAgainError
+from redis.exceptions import ResponseError
 
 from streams.features.table import StateRefused
 from streams.stores import redis_scripts as scripts
-from streams.stores.redis_packing import pack_quickly
-from streams.stores.state import Checkpoint, Claim, Fenced, States, StoreUnavailable
+from streams.stores.redis_nodes import nodes
+from streams.stores.state import Checkpoint, Claim, Fenced, States
 
-SOCKET_SECONDS = 5.0
-
-PASSING = (ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError)
-PASSING_CODES = ("NOREPLICAS", "MISCONF", "BUSY")
-"""Replies of a Redis that fails over, is full or may not write for now; redis-py has no class for the latter."""
+Values = Sequence[bytes | int | str]
 
 DAMAGED_CODES = ("WRONGTYPE", "hash value is not an integer")
 
@@ -62,30 +55,16 @@ class RedisStateStore:
     """Checkpoints in Redis; entities that get no event for `ttl_ms` expire, as nothing of them is in a window."""
 
     def __init__(self, url: str, ttl_ms: int) -> None:
-        parts = urlsplit(url)
-        self._address = parts.netloc.rpartition("@")[2] or parts.path  # without the password
+        self._nodes = nodes(url)
         self._ttl = ttl_ms
-        self._redis = Redis.from_url(
-            url,
-            socket_timeout=SOCKET_SECONDS,
-            socket_connect_timeout=SOCKET_SECONDS,
-            retry=Retry(NoBackoff(), 0),  # the caller repeats: it knows what may be repeated
-        )
-        pack_quickly(self._redis.connection_pool)
         self._holds: dict[str, Hold] = {}
-        self._claim = self._redis.register_script(scripts.CLAIM)
-        self._load = self._redis.register_script(scripts.LOAD)
-        self._save = self._redis.register_script(scripts.SAVE)
-        self._set_aside = self._redis.register_script(scripts.SET_ASIDE)
-        self._begin_round = self._redis.register_script(scripts.BEGIN_ROUND)
-        self._end_round = self._redis.register_script(scripts.END_ROUND)
 
     async def claim(self, partition: str) -> Claim:
         token = uuid4().hex
         try:
             return await self._claimed(partition, token, None)
         except StateRefused:
-            refused = await self._owned(partition, 0, lambda: self._moved(partition, token))
+            refused = await self._moved(partition, 0, token)
         return await self._claimed(partition, token, refused)
 
     async def load(self, partition: str, epoch: int, entities: Sequence[bytes]) -> list[bytes | None]:
@@ -94,7 +73,7 @@ class RedisStateStore:
         hold = self._hold(partition, epoch)
         keys = [_checkpoint(partition), *map(hold.prefix.__add__, entities)]
         states: list[bytes | None] = await self._owned(
-            partition, epoch, lambda: self._load(keys, [epoch, hold.token, hold.kept])
+            partition, epoch, scripts.LOAD, keys, [epoch, hold.token, hold.kept]
         )
         return states
 
@@ -114,52 +93,49 @@ class RedisStateStore:
         if states:
             entities, kept = zip(*states, strict=True)
             keys, values = [*keys, *map(hold.prefix.__add__, entities)], [*values, *kept]
-        await self._owned(partition, epoch, lambda: self._save(keys, values))
+        await self._owned(partition, epoch, scripts.SAVE, keys, values)
         hold.kept = number
 
     async def set_aside(self, partition: str, epoch: int, entity: bytes) -> str:
         hold = self._hold(partition, epoch)
-        place: str = await self._owned(
-            partition, epoch, lambda: self._moved(partition, hold.token, hold.prefix + entity)
-        )
-        return place
+        return await self._moved(partition, epoch, hold.token, hold.prefix + entity)
 
     async def read(self, partition: str, entities: Sequence[bytes]) -> list[bytes | None]:
-        generation = await self._tried(lambda: self._redis.hget(_checkpoint(partition), "generation"))
+        generation = await self._nodes.asked(partition, lambda redis: redis.hget(_checkpoint(partition), "generation"))
         if generation is None or not entities:
             return [None] * len(entities)
         keys = [_prefix(partition, generation) + entity for entity in entities]
-        states: list[bytes | None] = await self._tried(lambda: self._redis.mget(keys))
+        states: list[bytes | None] = await self._nodes.asked(partition, lambda redis: redis.mget(keys))
         return states
 
     async def begin_round(self, partition: str, epoch: int) -> None:
         hold = self._hold(partition, epoch)
         changed = [_changed(partition, hold.generation, recent) for recent in (True, False)]
         values: list[int | str] = [epoch, hold.token, hold.kept, self._ttl]
-        await self._owned(partition, epoch, lambda: self._begin_round([_checkpoint(partition), *changed], values))
+        await self._owned(partition, epoch, scripts.BEGIN_ROUND, [_checkpoint(partition), *changed], values)
 
     async def changed(self, partition: str, recent: bool, cursor: int = 0) -> tuple[int, list[bytes]]:
         hold = self._holds.get(partition, Hold())
         key = _changed(partition, hold.generation, recent)
-        then, entities = await self._tried(lambda: self._redis.sscan(key, cursor, count=PAGE))
+        then, entities = await self._nodes.asked(partition, lambda redis: redis.sscan(key, cursor, count=PAGE))
         return int(then), list(entities)
 
     async def end_round(self, partition: str, epoch: int) -> None:
         hold = self._hold(partition, epoch)
         keys = [_checkpoint(partition), _changed(partition, hold.generation, recent=False)]
-        await self._owned(partition, epoch, lambda: self._end_round(keys, [epoch, hold.token, hold.kept]))
+        await self._owned(partition, epoch, scripts.END_ROUND, keys, [epoch, hold.token, hold.kept])
 
     async def ping(self) -> None:
-        """Raise StoreUnavailable where Redis does not answer."""
-        await self._tried(self._redis.ping)
+        """Raise StoreUnavailable where Redis, or one of its masters, does not answer."""
+        await self._nodes.ping()
 
     async def close(self) -> None:
-        await self._redis.aclose()
+        await self._nodes.close()
 
     async def _claimed(self, partition: str, token: str, refused: str | None) -> Claim:
         """Claim; raise StateRefused where what is kept is not what was written."""
         try:
-            answer = await self._tried(lambda: self._claim([_checkpoint(partition)], [token, token[:8]]))
+            answer = await self._ran(partition, scripts.CLAIM, [_checkpoint(partition)], [token, token[:8]])
         except ResponseError as error:
             if any(code in str(error) for code in DAMAGED_CODES):
                 raise StateRefused(str(error)) from None
@@ -177,32 +153,25 @@ class RedisStateStore:
         hold = self._holds.get(partition)
         return hold if hold and hold.epoch == epoch else Hold()
 
-    async def _moved(self, partition: str, token: str, entity: bytes | None = None) -> str:
+    async def _moved(self, partition: str, epoch: int, token: str, entity: bytes | None = None) -> str:
         place = _key(partition, b":refused:" + token[:8].encode())
         keys = [_checkpoint(partition), place, *([entity, place + b":state"] if entity is not None else [])]
-        await self._tried(lambda: self._set_aside(keys, [token, self._ttl]))
+        await self._owned(partition, epoch, scripts.SET_ASIDE, keys, [token, self._ttl])
         return place.decode()
 
-    async def _owned(self, partition: str, epoch: int, call: Callable[[], Awaitable[Any]]) -> Any:
+    async def _owned(self, partition: str, epoch: int, script: str, keys: Sequence[bytes], values: Values) -> Any:
         """Return the answer of a script that only the owner may run; raise Fenced where this is not the owner."""
         try:
-            return await self._tried(call)
+            return await self._ran(partition, script, keys, values)
         except ResponseError as error:
             if str(error).startswith("FENCED"):
                 raise Fenced(f"{partition}: epoch {epoch} is over, it is {str(error)[7:]} now") from None
             if str(error) == "LOST":
-                raise Fenced(f"{partition}: Redis at {self._address} has lost writes of epoch {epoch}") from None
+                raise Fenced(f"{partition}: Redis at {self._nodes.address} has lost writes of epoch {epoch}") from None
             raise
 
-    async def _tried(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        try:
-            return await call()
-        except ResponseError as error:
-            if isinstance(error, PASSING) or str(error).startswith(PASSING_CODES):
-                raise StoreUnavailable(f"Redis at {self._address} does not serve: {error}") from None
-            raise
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable(f"Redis at {self._address} does not answer: {error}") from None
+    async def _ran(self, partition: str, script: str, keys: Sequence[bytes], values: Values) -> Any:
+        return await self._nodes.asked(partition, lambda redis: redis.register_script(script)(keys, values))
 
 
 def _key(partition: str, suffix: bytes) -> bytes:

@@ -13,7 +13,7 @@ import pytest
 from redis import Redis
 
 from infra.local.ports import free_port
-from streams.stores import redis as redis_store
+from streams.stores import redis_nodes
 from streams.stores.memory import MemoryStateStore
 from streams.stores.redis import RedisStateStore
 from streams.stores.state import Checkpoint, Fenced, StateStore, StoreUnavailable, TrackingStore
@@ -554,7 +554,7 @@ def test_an_unreachable_redis_is_named() -> None:
 
 def test_a_redis_that_hangs_is_named_within_the_time_out(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that says nothing is given up after the socket's time-out, not waited for."""
-    monkeypatch.setattr(redis_store, "SOCKET_SECONDS", 0.3)
+    monkeypatch.setattr(redis_nodes, "SOCKET_SECONDS", 0.3)
     began = time.monotonic()
     assert unavailable(f"redis://{silent}/0").startswith(f"Redis at {silent} does not answer")
     assert time.monotonic() - began < 5
@@ -629,7 +629,7 @@ class SlowNetwork:
 
 def test_a_save_that_arrives_late_changes_nothing(valkey_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A save that timed out on its way and arrives after the next one does not bring the old state back."""
-    monkeypatch.setattr(redis_store, "SOCKET_SECONDS", 0.3)
+    monkeypatch.setattr(redis_nodes, "SOCKET_SECONDS", 0.3)
     partition = f"fraud.customer.{uuid4().hex}.0"
 
     async def scenario() -> None:
