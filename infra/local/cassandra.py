@@ -109,24 +109,29 @@ class Cassandra(Server):
 
     def _options(self) -> list[str]:
         agent = next(path for path in jars(self.name) if path.name.startswith("jamm-"))
-        properties = {
-            "cassandra.config": (self.folder / "cassandra.yaml").as_uri(),
-            "cassandra.storagedir": self.folder,
-            "cassandra-foreground": "yes",
-            "logback.configurationFile": self.folder / "logback.xml",
-            "cassandra.ring_delay_ms": 0,
-            "cassandra.skip_wait_for_gossip_to_settle": 0,
-            "cassandra.shutdown_announce_in_ms": 0,
-            "jdk.attach.allowAttachSelf": "true",
-            "java.net.preferIPv4Stack": "true",
-            "io.netty.tryReflectionSetAccessible": "true",
-            "chronicle.analytics.disable": "true",
-            "chronicle.announcer.disable": "true",
-        }
-        return [
-            "-Xms256m", "-Xmx512m", "-Xss256k", "-XX:+UseSerialGC", "-XX:MaxDirectMemorySize=256m",
-            "-XX:+ExitOnOutOfMemoryError", f"-javaagent:{agent}",
-            *(f"--add-exports={package}=ALL-UNNAMED" for package in ADD_EXPORTS),
-            *(f"--add-opens={package}=ALL-UNNAMED" for package in ADD_OPENS),
-            *(f"-D{name}={value}" for name, value in properties.items()),
-        ]  # fmt: skip
+        return ["-Xms256m", "-Xmx512m", *java_options(agent, self.folder, self.folder)]
+
+
+def java_options(agent: Path, config: Path, data: Path) -> list[str]:
+    """The options that Cassandra needs of Java: `agent` is the jamm jar, `config` the folder of its two files."""
+    properties = {
+        "cassandra.config": (config / "cassandra.yaml").as_uri(),
+        "cassandra.storagedir": data,
+        "cassandra-foreground": "yes",
+        "logback.configurationFile": config / "logback.xml",
+        "cassandra.ring_delay_ms": 0,
+        "cassandra.skip_wait_for_gossip_to_settle": 0,
+        "cassandra.shutdown_announce_in_ms": 0,
+        "jdk.attach.allowAttachSelf": "true",
+        "java.net.preferIPv4Stack": "true",
+        "io.netty.tryReflectionSetAccessible": "true",
+        "chronicle.analytics.disable": "true",
+        "chronicle.announcer.disable": "true",
+    }
+    return [
+        "-Xss256k", "-XX:+UseSerialGC", "-XX:MaxDirectMemorySize=256m",
+        "-XX:+ExitOnOutOfMemoryError", f"-javaagent:{agent}",
+        *(f"--add-exports={package}=ALL-UNNAMED" for package in ADD_EXPORTS),
+        *(f"--add-opens={package}=ALL-UNNAMED" for package in ADD_OPENS),
+        *(f"-D{name}={value}" for name, value in properties.items()),
+    ]  # fmt: skip
