@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from kafka import KafkaAdminClient
@@ -51,8 +52,8 @@ Configuration:
 """
 
 
-def render_config(port: int, controller_port: int, data: Path) -> str:
-    """The text of server.properties for a single node."""
+def render_config(port: int, controller_port: int, data: Path, more: Mapping[str, object] | None = None) -> str:
+    """The text of server.properties for a single node, or for another with `more` settings."""
     settings = {
         "process.roles": "broker,controller",
         "node.id": 1,
@@ -63,6 +64,7 @@ def render_config(port: int, controller_port: int, data: Path) -> str:
         "inter.broker.listener.name": "BROKER",
         "log.dirs": data,
         **BEHAVIOUR,
+        **(more or {}),
     }
     return "".join(f"{name}={value}\n" for name, value in settings.items())
 
@@ -77,10 +79,14 @@ class Kafka(Server):
         config = self.folder / "server.properties"
         data = self.folder / "data"
         (self.folder / "log4j2.yaml").write_text(LOG4J, encoding="utf-8")
-        config.write_text(render_config(self.port, free_port(), data), encoding="utf-8")
+        config.write_text(self.properties(data), encoding="utf-8")
         if not (data / "meta.properties").exists():
             self._format(config, data)
         return [*self._java("-Xms256m", "-Xmx512m", lasting=self.lasting), "kafka.Kafka", str(config)]
+
+    def properties(self, data: Path) -> str:
+        """The text of server.properties."""
+        return render_config(self.port, free_port(), data)
 
     def answering(self) -> str | None:
         """The cluster id of the broker that answers and has registered."""

@@ -42,8 +42,12 @@ class Valkey(Server):
     def prepare(self) -> list[str]:
         """Write valkey.conf."""
         config = self.folder / "valkey.conf"
-        config.write_text(render_config(self.port, self.folder, self.save), encoding="utf-8")
+        config.write_text(self.settings(), encoding="utf-8")
         return [str(get_binary_path()), str(config)]
+
+    def settings(self) -> str:
+        """The text of valkey.conf."""
+        return render_config(self.port, self.folder, self.save)
 
     def answering(self) -> str | None:
         """The pid of the server that answers."""
