@@ -9,10 +9,12 @@ from schemas.events import Label
 from schemas.topics import Topic, Topics
 from streams.agents.intake import EventReader
 from streams.agents.joiner import read_labels
+from streams.runtime.connection import connection
 from streams.runtime.hop import EVENT, HopRows
 from streams.runtime.reading import read_partition
 from streams.runtime.records import Records
 from streams.runtime.topics import answering
+from streams.settings import Kafka
 from streams.usecases import UseCase
 
 
@@ -28,7 +30,7 @@ class Log:
     labels: list[Label] = field(default_factory=list)
 
 
-async def read_log(kafka: str, usecase: UseCase, topics: Topics, latest: int) -> Log:
+async def read_log(kafka: Kafka, usecase: UseCase, topics: Topics, latest: int) -> Log:
     """Return what Kafka has now; a time after `latest` (ms) is poison. Raises KafkaUnavailable, TopicMismatch.
 
     The labels' ends are taken before the events': a label is sent after its event, so each has its event here.
@@ -52,8 +54,8 @@ def _labels(records: Records, latest: int) -> Iterator[Label]:
     return (arrival.content for arrival in read_labels(records, latest) if isinstance(arrival.content, Label))
 
 
-async def _ends(kafka: str, topics: tuple[Topic, ...]) -> dict[str, list[int]]:
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.split(","), enable_auto_commit=False)
+async def _ends(kafka: Kafka, topics: tuple[Topic, ...]) -> dict[str, list[int]]:
+    consumer = AIOKafkaConsumer(**connection(kafka), enable_auto_commit=False)
     with answering(kafka):
         try:
             await consumer.start()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from schemas.topics import Topic
 from services.dlq.letter import Letter, read
 from streams.runtime.reading import read_partition
+from streams.settings import Kafka
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Choice:
 class DeadLetterLog:
     """The DLQ topic on the cluster at `kafka`; each reading ends where the topic ended at its beginning."""
 
-    kafka: str
+    kafka: Kafka
     topic: Topic
 
     async def letters(self, choice: Choice) -> AsyncGenerator[Letter, None]:

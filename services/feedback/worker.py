@@ -14,6 +14,7 @@ from schemas.events import Label
 from schemas.topics import Topic
 from services.feedback.door import ACK_SECONDS, Door
 from streams.metrics import Answer, Metrics
+from streams.runtime.connection import connection
 from streams.runtime.health import Health
 from streams.settings import Settings
 
@@ -47,7 +48,7 @@ class Feedback:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         self._producer = AIOKafkaProducer(
-            bootstrap_servers=self._settings.kafka.split(","),
+            **connection(self._settings.kafka),
             acks="all",
             linger_ms=LINGER_MS,
             request_timeout_ms=int(ACK_SECONDS * 1000),

@@ -15,6 +15,7 @@ from streams.decisions.lists import key_of
 from streams.runtime.delivery import deliver
 from streams.runtime.newest import newest_first
 from streams.runtime.topics import answering, create_topics
+from streams.settings import Kafka
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 class ListLog:
     """Who is listed in `topic` on the cluster at `kafka`. Raises KafkaUnavailable, TopicMismatch, UndeliveredError."""
 
-    kafka: str
+    kafka: Kafka
     topic: Topic
 
     async def entries(self) -> list[Listing]:

@@ -15,6 +15,7 @@ from streams.models.snapshot import SnapshotRefused, verify_announcement
 from streams.runtime.delivery import deliver
 from streams.runtime.newest import newest_first
 from streams.runtime.topics import answering
+from streams.settings import Kafka
 from streams.usecases import UseCase
 
 MOST_TRIED = 100  # records that are looked at for a sound one
@@ -30,7 +31,7 @@ _decode_change = msgspec.json.Decoder(AliasChange).decode
 class ModelLog:
     """What is announced of a use case's models on the cluster at `kafka`. Raises KafkaUnavailable."""
 
-    kafka: str
+    kafka: Kafka
     usecase: UseCase
     topics: Topics
 

@@ -17,7 +17,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from faust.types import TP
 
 from schemas.topics import Topic
+from streams.runtime.connection import connection
 from streams.runtime.offsets import GroupOffsets
+from streams.settings import Kafka
 from streams.usecases import UseCase
 
 POLL_SECONDS = 0.2
@@ -38,7 +40,7 @@ class Switchover:
     """One switch-over from `old` to `new`; each condition is waited for `patience` seconds at most."""
 
     def __init__(
-        self, kafka: str, old: UseCase, new: UseCase, partitions: int, patience: float, say: Callable[[str], None]
+        self, kafka: Kafka, old: UseCase, new: UseCase, partitions: int, patience: float, say: Callable[[str], None]
     ) -> None:
         self._kafka, self._old, self._new = kafka, old, new
         self._partitions, self._patience, self._say = partitions, patience, say
@@ -57,7 +59,7 @@ class Switchover:
         topics = self._new.topics(self._partitions)
         public, features = topics.published or topics.scores, self._new.features.fingerprint
         silent = {TopicPartition(public.name, number) for number in range(public.partitions)}
-        consumer = AIOKafkaConsumer(bootstrap_servers=self._kafka.split(","), enable_auto_commit=False)
+        consumer = AIOKafkaConsumer(**connection(self._kafka), enable_auto_commit=False)
         try:
             await consumer.start()
             consumer.assign(sorted(silent))

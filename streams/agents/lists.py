@@ -13,6 +13,7 @@ from streams.decisions.lists import EntityLists, key_of
 from streams.metrics import Metrics
 from streams.runtime.following import Follower
 from streams.runtime.newest import Logged, newest_first
+from streams.settings import Kafka
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class ListFeed:
     An entry for an entity that the use case does not have is refused by its offset.
     """
 
-    def __init__(self, kafka: str, topic: Topic, metrics: Metrics, lists: EntityLists) -> None:
+    def __init__(self, kafka: Kafka, topic: Topic, metrics: Metrics, lists: EntityLists) -> None:
         self._kafka, self._topic = kafka, topic.name
         self._metrics, self._lists = metrics, lists
         self._follower = Follower(kafka, [topic.name], self._take)

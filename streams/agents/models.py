@@ -19,6 +19,7 @@ from streams.models.recipes import RECIPES
 from streams.models.snapshot import ForeignSnapshot, SnapshotRefused, snapshot_of, unseal
 from streams.runtime.following import Follower
 from streams.runtime.newest import Logged, newest_first
+from streams.settings import Kafka
 from streams.usecases import UseCase
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,9 @@ class ModelFeed:
     its offset, and what is in use stays.
     """
 
-    def __init__(self, usecase: UseCase, kafka: str, topics: Topics, key: bytes, metrics: Metrics, swap: Swap) -> None:
+    def __init__(
+        self, usecase: UseCase, kafka: Kafka, topics: Topics, key: bytes, metrics: Metrics, swap: Swap
+    ) -> None:
         self._features, self._recipes = usecase.features, usecase.recipes
         self._kafka, self._key = kafka, key
         self._metrics, self._swap = metrics, swap

@@ -14,7 +14,9 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
+from streams.runtime.connection import credentials
 from streams.runtime.consumer import EARLIEST, Batch, BatchConsumer, Fetching, Handler, Ownership
+from streams.settings import Kafka
 
 __all__ = ["EARLIEST", "Batch", "BatchApp", "Fetching", "Ownership", "create_app"]
 
@@ -34,7 +36,7 @@ class BatchApp(faust.App):
     BootStrategy = _Boot
     ownership: Ownership
     fetching: Fetching
-    addresses: list[str]
+    kafka: Kafka
 
     @property
     def source_topics(self) -> set[str]:
@@ -119,7 +121,7 @@ class BatchApp(faust.App):
 
 def create_app(
     group: str,
-    bootstrap: str,
+    kafka: Kafka,
     ownership: Ownership,
     fetching: Fetching | None = None,
     session_timeout: float = 10.0,
@@ -127,16 +129,16 @@ def create_app(
     heartbeat_interval: float = 1.0,
     instance: str = "",
 ) -> BatchApp:
-    """A worker of the consumer group `group` on the Kafka at `bootstrap` ("host:port,host:port").
+    """A worker of the consumer group `group` on the Kafka at `kafka`.
 
     The timeouts, in seconds: after `session_timeout` without a heartbeat a worker counts as dead;
     `rebalance_timeout` is what a worker has for its last checkpoint. A worker with an `instance` is a static member.
     """
     fetching = fetching or Fetching()
-    addresses = [address.strip() for address in bootstrap.split(",")]
     app = BatchApp(
         group,
-        broker=[f"kafka://{address}" for address in addresses],
+        broker=[f"kafka://{address}" for address in str(kafka).split(",")],
+        broker_credentials=credentials(kafka),
         broker_client_id=group,
         consumer_group_instance_id=instance or None,
         broker_session_timeout=session_timeout,
@@ -158,5 +160,5 @@ def create_app(
     )
     app.ownership = ownership
     app.fetching = fetching
-    app.addresses = addresses
+    app.kafka = kafka
     return app

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 
 from streams.runtime.sender import Sender
 from streams.runtime.topics import answering
+from streams.settings import Kafka
 
 DELIVERY_SECONDS = 20.0
 
 
-async def deliver(kafka: str, client_id: str, topic: str, records: Mapping[bytes, bytes | None]) -> None:
+async def deliver(kafka: Kafka, client_id: str, topic: str, records: Mapping[bytes, bytes | None]) -> None:
     """Send records by their keys, a null to take one back, and return once Kafka has them.
 
     Raises KafkaUnavailable and UndeliveredError.

@@ -9,8 +9,10 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from schemas.topics import Topics
+from streams.runtime.connection import connection
 from streams.runtime.hop import features_of
 from streams.runtime.topics import REACH_MS, KafkaUnavailable
+from streams.settings import Kafka
 from streams.usecases import UseCase
 
 PATIENCE_SECONDS = 5.0
@@ -20,7 +22,7 @@ class DeploymentRefused(Exception):
     """A process does not fit the deployment that it was to join; the message says why, and what to do."""
 
 
-def refuse_misfit(kafka: str, usecase: UseCase, topics: Topics) -> None:
+def refuse_misfit(kafka: Kafka, usecase: UseCase, topics: Topics) -> None:
     """Raise DeploymentRefused unless a process of `usecase` may join its deployment; KafkaUnavailable.
 
     Not where the newest hop messages are of another feature set: workers would not understand each other, and bury
@@ -53,14 +55,14 @@ def _check_features(newest: Mapping[TopicPartition, bytes], ours: str) -> None:
             )
 
 
-def _has_scored(kafka: str, usecase: UseCase, topics: Topics) -> bool:
+def _has_scored(kafka: Kafka, usecase: UseCase, topics: Topics) -> bool:
     with closing(_consumer(kafka, group_id=usecase.group("stages"))) as consumer:
         last = topics.hops[-1] if topics.hops else topics.events
         places = (TopicPartition(last.name, number) for number in range(last.partitions))
         return any(consumer.committed(place) is not None for place in places)
 
 
-def _newest(kafka: str, topics: Topics) -> dict[TopicPartition, bytes]:
+def _newest(kafka: Kafka, topics: Topics) -> dict[TopicPartition, bytes]:
     """Return the newest record of each partition of the hop topics that has one and gives it away soon."""
     places = [TopicPartition(topic.name, number) for topic in topics.hops for number in range(topic.partitions)]
     found: dict[TopicPartition, bytes] = {}
@@ -79,7 +81,7 @@ def _newest(kafka: str, topics: Topics) -> dict[TopicPartition, bytes]:
     return found
 
 
-def _consumer(kafka: str, group_id: str | None = None) -> KafkaConsumer:
+def _consumer(kafka: Kafka, group_id: str | None = None) -> KafkaConsumer:
     return KafkaConsumer(
-        bootstrap_servers=kafka, group_id=group_id, enable_auto_commit=False, bootstrap_timeout_ms=REACH_MS
+        **connection(kafka), group_id=group_id, enable_auto_commit=False, bootstrap_timeout_ms=REACH_MS
     )

@@ -9,7 +9,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from schemas.topics import MB
+from streams.runtime.connection import connection
 from streams.runtime.newest import Logged
+from streams.settings import Kafka
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +24,7 @@ Take = Callable[[str, Logged], Awaitable[object]]
 class Follower:
     """Hands each record of some topics to `take`, those of a topic in their order; no error ends it."""
 
-    def __init__(self, kafka: str, topics: Sequence[str], take: Take) -> None:
+    def __init__(self, kafka: Kafka, topics: Sequence[str], take: Take) -> None:
         self._kafka, self._take = kafka, take
         self._partitions = [TopicPartition(topic, 0) for topic in topics]
         self._following: asyncio.Task[None] | None = None
@@ -30,7 +32,7 @@ class Follower:
     async def start(self) -> None:
         """Settle where to follow from, the topics' ends: what is there already is for others to read."""
         self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._kafka.split(","), enable_auto_commit=False, max_partition_fetch_bytes=16 * MB
+            **connection(self._kafka), enable_auto_commit=False, max_partition_fetch_bytes=16 * MB
         )
         await self._consumer.start()
         self._consumer.assign(self._partitions)

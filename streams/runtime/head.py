@@ -4,7 +4,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaTimeoutError
 
 from schemas.topics import MB, Topic
+from streams.runtime.connection import connection
 from streams.runtime.retrying import OnRetry, until_answered
+from streams.settings import Kafka
 
 PATIENCE_MS = 10_000
 
@@ -15,14 +17,14 @@ class Head:
     `ends` has the offset after the last record of each partition, as of the last look.
     """
 
-    def __init__(self, kafka: str, topic: Topic, on_retry: OnRetry) -> None:
+    def __init__(self, kafka: Kafka, topic: Topic, on_retry: OnRetry) -> None:
         self.ends: dict[int, int] = {}
         self._kafka, self._topic, self._on_retry = kafka, topic, on_retry
 
     async def start(self) -> None:
         """Connect; raises KafkaError if no broker answers."""
         self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._kafka.split(","), enable_auto_commit=False, max_partition_fetch_bytes=MB
+            **connection(self._kafka), enable_auto_commit=False, max_partition_fetch_bytes=MB
         )
         await self._consumer.start()
         self._places = [TopicPartition(self._topic.name, number) for number in range(self._topic.partitions)]

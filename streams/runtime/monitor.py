@@ -15,6 +15,7 @@ from schemas.topics import Topic
 from streams.runtime.batches import BatchApp
 from streams.runtime.health import Health, Standing
 from streams.runtime.offsets import GroupOffsets
+from streams.settings import Kafka
 
 T = TypeVar("T")
 
@@ -34,7 +35,7 @@ class Monitor:
     """
 
     def __init__(
-        self, health: Health, kafka: str, topics: Iterable[Topic], standings: Standings, pings: Mapping[str, Ping]
+        self, health: Health, kafka: Kafka, topics: Iterable[Topic], standings: Standings, pings: Mapping[str, Ping]
     ) -> None:
         self._health, self._topics, self._standings, self._pings = health, list(topics), standings, pings
         self._offsets = GroupOffsets(kafka, None, partial(health.retried, "kafka"))

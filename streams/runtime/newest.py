@@ -7,6 +7,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaTimeoutError
 
 from schemas.topics import MB
+from streams.runtime.connection import connection
+from streams.settings import Kafka
 
 PATIENCE_MS = 20_000
 MORE_AT_ONCE = 4  # as many records as before: the first is nearly always the one that is looked for
@@ -21,16 +23,14 @@ class Logged(NamedTuple):
 
 
 async def newest_first(
-    kafka: str, topic: str, partition: int = 0, patience_ms: int = PATIENCE_MS
+    kafka: Kafka, topic: str, partition: int = 0, patience_ms: int = PATIENCE_MS
 ) -> AsyncGenerator[Logged, None]:
     """Yield the partition's records from its end back to its beginning.
 
     Raises KafkaError, also when a record does not come: an early end would say that there is none.
     """
     place = TopicPartition(topic, partition)
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=kafka.split(","), enable_auto_commit=False, max_partition_fetch_bytes=16 * MB
-    )
+    consumer = AIOKafkaConsumer(**connection(kafka), enable_auto_commit=False, max_partition_fetch_bytes=16 * MB)
     await consumer.start()
     try:
         consumer.assign([place])

@@ -9,8 +9,10 @@ from faust.types import TP
 
 from schemas.topics import Topic
 from streams.runtime.batches import EARLIEST
+from streams.runtime.connection import connection
 from streams.runtime.health import Log
 from streams.runtime.retrying import OnRetry, until_answered
+from streams.settings import Kafka
 
 REQUEST_MS = 5000
 
@@ -25,13 +27,13 @@ class GroupOffsets:
     `on_retry` is told of each attempt that failed. Without a group it reads the logs' offsets alone.
     """
 
-    def __init__(self, kafka: str, group: str | None, on_retry: OnRetry = _quiet) -> None:
+    def __init__(self, kafka: Kafka, group: str | None, on_retry: OnRetry = _quiet) -> None:
         self._kafka, self._group, self._on_retry = kafka, group, on_retry
 
     async def start(self) -> None:
         """Connect; raises KafkaError if no broker answers."""
         self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._kafka.split(","),
+            **connection(self._kafka),
             group_id=self._group,
             enable_auto_commit=False,
             request_timeout_ms=REQUEST_MS,

@@ -11,7 +11,9 @@ from typing import Any, Self
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
+from streams.runtime.connection import connection
 from streams.runtime.topics import REACH_MS, KafkaUnavailable
+from streams.settings import Kafka
 
 IN_FLIGHT = 20_000
 """Records that may wait for their acknowledgement; the client itself has no bound."""
@@ -33,14 +35,14 @@ class Producer:
     `linger_ms` is how long a record may wait for others of its partition. Raises KafkaUnavailable.
     """
 
-    def __init__(self, kafka: str, linger_ms: int) -> None:
+    def __init__(self, kafka: Kafka, linger_ms: int) -> None:
         self._kafka = kafka
         self._waiting: deque[Any] = deque()
         # What matters of the client's own warnings is in the errors raised here.
         logging.getLogger("kafka").setLevel(logging.CRITICAL)
         try:
             self._producer = _Client(
-                bootstrap_servers=kafka,
+                **connection(kafka),
                 bootstrap_timeout_ms=REACH_MS,
                 linger_ms=linger_ms,
                 batch_size=1 << 18,

@@ -7,15 +7,17 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaTimeoutError
 
 from schemas.topics import MB, Topic
+from streams.runtime.connection import connection
 from streams.runtime.fetching import RawFetcher
 from streams.runtime.records import Records
 from streams.runtime.topics import TopicMismatch, answering, verify
+from streams.settings import Kafka
 
 PATIENCE = 20.0  # seconds without a record
 
 
 async def read_partition(
-    kafka: str, topic: Topic, partition: int = 0, since: int | None = None, first: int = 0
+    kafka: Kafka, topic: Topic, partition: int = 0, since: int | None = None, first: int = 0
 ) -> AsyncIterator[Records]:
     """Yield what a partition holds now, from the first record on that has a time of `since` (epoch ms) or later and
     an offset of `first` or more.
@@ -25,7 +27,7 @@ async def read_partition(
     """
     place = TopicPartition(topic.name, partition)
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=kafka.split(","),
+        **connection(kafka),
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         max_partition_fetch_bytes=16 * MB,

@@ -19,6 +19,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import TopicPartition
 
 from streams.runtime import faults
+from streams.runtime.connection import connection
 from streams.runtime.recordbatch import I64
 from streams.runtime.records import (
     MAX_BATCH_BYTES,
@@ -31,6 +32,7 @@ from streams.runtime.records import (
     partition_of,
     pieces,
 )
+from streams.settings import Kafka
 
 Ack = asyncio.Future[object]
 Mark = frozenset[Ack]
@@ -108,8 +110,8 @@ class _Queue(MessageAccumulator):
 class Sender:
     """Sends batches and single records with acks=all, and knows which are still unacknowledged."""
 
-    def __init__(self, bootstrap: str, client_id: str = "headrace", delivery_timeout: float = DELIVERY_TIMEOUT) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, kafka: Kafka, client_id: str = "headrace", delivery_timeout: float = DELIVERY_TIMEOUT) -> None:
+        self._kafka = kafka
         self._client_id = client_id
         self._delivery_timeout = delivery_timeout
         self._unacked: dict[Ack, int] = {}
@@ -120,7 +122,7 @@ class Sender:
     async def start(self) -> None:
         """Connect; raises KafkaError if no broker answers."""
         self._producer = AIOKafkaProducer(
-            bootstrap_servers=self._bootstrap.split(","),
+            **connection(self._kafka),
             client_id=self._client_id,
             acks="all",
             linger_ms=0,

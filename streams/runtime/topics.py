@@ -10,6 +10,8 @@ from kafka.admin import OffsetSpec
 from kafka.errors import GroupIdNotFoundError, KafkaError, TopicAlreadyExistsError
 
 from schemas.topics import Topic
+from streams.runtime.connection import connection
+from streams.settings import Kafka
 
 REACH_MS = 10_000
 
@@ -23,7 +25,7 @@ class TopicMismatch(Exception):
 
 
 @contextmanager
-def answering(kafka: str) -> Iterator[None]:
+def answering(kafka: Kafka) -> Iterator[None]:
     """Raise KafkaUnavailable, which names the brokers, where aiokafka gives up inside the block."""
     try:
         yield
@@ -31,7 +33,7 @@ def answering(kafka: str) -> Iterator[None]:
         raise KafkaUnavailable(f"Kafka at {kafka} does not answer ({type(error).__name__})") from None
 
 
-def create_topics(kafka: str, topics: Iterable[Topic]) -> None:
+def create_topics(kafka: Kafka, topics: Iterable[Topic]) -> None:
     """Create what is missing of `topics` on the cluster at `kafka` and wait until each partition has a leader.
 
     Topics that are there stay as they are. Raises KafkaUnavailable, and TopicMismatch for a topic whose number
@@ -56,7 +58,7 @@ def verify(topics: Iterable[Topic], partitions: Mapping[str, int]) -> None:
             )
 
 
-def check_topics(kafka: str, topics: Iterable[Topic]) -> None:
+def check_topics(kafka: Kafka, topics: Iterable[Topic]) -> None:
     """Raise TopicMismatch unless every topic is on the cluster at `kafka` as it is declared; KafkaUnavailable."""
     declared = {topic.name: topic for topic in topics}
     with _admin(kafka) as admin:
@@ -67,7 +69,7 @@ def check_topics(kafka: str, topics: Iterable[Topic]) -> None:
     verify(declared.values(), partitions)
 
 
-def record_counts(kafka: str, topics: Iterable[Topic]) -> dict[str, int]:
+def record_counts(kafka: Kafka, topics: Iterable[Topic]) -> dict[str, int]:
     """Return how many records each of `topics` has ever had, by name. Raises KafkaUnavailable."""
     partitions = [TopicPartition(topic.name, number) for topic in topics for number in range(topic.partitions)]
     counts: dict[str, int] = {}
@@ -78,7 +80,7 @@ def record_counts(kafka: str, topics: Iterable[Topic]) -> dict[str, int]:
     return counts
 
 
-def group_members(kafka: str, group: str) -> int:
+def group_members(kafka: Kafka, group: str) -> int:
     """Return how many processes are in a consumer group. Raises KafkaUnavailable."""
     with _admin(kafka) as admin:
         try:
@@ -89,11 +91,11 @@ def group_members(kafka: str, group: str) -> int:
 
 
 @contextmanager
-def _admin(kafka: str) -> Iterator[KafkaAdminClient]:
+def _admin(kafka: Kafka) -> Iterator[KafkaAdminClient]:
     # What matters of the client's own warnings is in the errors raised here.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     try:
-        admin = KafkaAdminClient(bootstrap_servers=kafka, bootstrap_timeout_ms=REACH_MS)
+        admin = KafkaAdminClient(**connection(kafka), bootstrap_timeout_ms=REACH_MS)
         try:
             yield admin
         finally:

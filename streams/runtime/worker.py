@@ -15,6 +15,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 from schemas.topics import Topic
 from streams.features.table import StateRefused
 from streams.runtime.batches import BatchApp
+from streams.runtime.connection import connection
 from streams.runtime.sender import UndeliveredError
 from streams.runtime.topics import KafkaUnavailable, TopicMismatch, verify
 from streams.stores.state import Fenced
@@ -167,8 +168,8 @@ async def _live(app: BatchApp) -> None:
 
 async def _check(app: BatchApp, topics: Iterable[Topic]) -> None:
     """Raise if Kafka does not answer, which a Faust worker would wait for in silence, or has not these topics."""
-    kafka = ", ".join(app.addresses)
-    client = AIOKafkaClient(bootstrap_servers=app.addresses, request_timeout_ms=5000)
+    kafka = app.kafka
+    client = AIOKafkaClient(**connection(kafka), request_timeout_ms=5000)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # the error raised says it all
     try:
         await client.bootstrap()

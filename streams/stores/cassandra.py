@@ -9,6 +9,7 @@ from cassandra.query import BoundStatement, PreparedStatement
 
 from infra import cassandra as cql
 from schemas.events import Label, Score
+from streams.settings import Cassandra
 from streams.stores.cql import CqlSession, RoutedStatement, Row, composite_key
 from streams.stores.history import (
     DAY_MS,
@@ -32,12 +33,12 @@ def _quiet(_: Exception) -> None:
 
 
 class CassandraHistory:
-    """A HistoryStore of one use case in the cluster behind `address` (HOST:PORT)."""
+    """A HistoryStore of one use case in a cluster."""
 
-    def __init__(self, address: str, keyspace: str, usecase: str, on_retry: OnRetry = _quiet) -> None:
+    def __init__(self, cassandra: Cassandra, keyspace: str, usecase: str, on_retry: OnRetry = _quiet) -> None:
         self._keyspace = keyspace
         self._usecase = usecase
-        self._session = CqlSession(address, on_retry)
+        self._session = CqlSession(cassandra, on_retry)
         self._decode = msgspec.json.Decoder(Score).decode
 
     async def start(self) -> None:

@@ -17,11 +17,13 @@ from cassandra import (
     RequestExecutionException,
     UnresolvableContactPoints,
 )
+from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable, ResponseFuture
 from cassandra.connection import ConnectionException
 from cassandra.policies import ConstantReconnectionPolicy, DCAwareRoundRobinPolicy, TokenAwarePolicy
 from cassandra.query import BatchStatement, BatchType, BoundStatement, PreparedStatement, tuple_factory
 
+from streams.settings import Cassandra, CassandraAccess
 from streams.stores.history import OnRetry, StoreUnreachable
 
 BATCH_BYTES = 32 * 1024
@@ -43,13 +45,14 @@ Row = tuple[Any, ...]
 
 
 class CqlSession:
-    """A connection to the cluster behind `address` (HOST:PORT); `on_retry` is told of every failed attempt.
+    """A connection to the cluster behind a node; `on_retry` is told of every failed attempt.
 
     Only idempotent statements are sent, so what may pass is tried again, for ever.
     """
 
-    def __init__(self, address: str, on_retry: OnRetry) -> None:
-        self._address = address
+    def __init__(self, cassandra: Cassandra, on_retry: OnRetry) -> None:
+        self._access = cassandra if isinstance(cassandra, CassandraAccess) else CassandraAccess(cassandra)
+        self._address = self._access.address
         self._on_retry = on_retry
         self._slots = asyncio.Semaphore(IN_FLIGHT)
 
@@ -62,6 +65,8 @@ class CqlSession:
             self._cluster = Cluster(
                 [host],
                 port=int(port),
+                ssl_context=self._access.tls(),
+                auth_provider=_authenticator(self._access),
                 execution_profiles={EXEC_PROFILE_DEFAULT: _profile()},
                 reconnection_policy=ConstantReconnectionPolicy(1.0, max_attempts=None),
             )
@@ -132,6 +137,10 @@ class RoutedStatement(BoundStatement):
     def routing_key(self) -> bytes:
         """The partition key, for the choice of the node."""
         return self._partition_key
+
+
+def _authenticator(access: CassandraAccess) -> PlainTextAuthProvider | None:
+    return PlainTextAuthProvider(access.user, access.password) if access.user else None
 
 
 def _profile() -> ExecutionProfile:

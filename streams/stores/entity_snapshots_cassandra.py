@@ -11,6 +11,7 @@ from zlib import crc32
 from cassandra.query import PreparedStatement
 
 from infra import cassandra as cql
+from streams.settings import Cassandra
 from streams.stores.cql import CqlSession, Row, grouped
 from streams.stores.history import OnRetry, StoreUnreachable
 from streams.stores.state import Checkpoint, SnapshotsUnavailable, States
@@ -21,12 +22,12 @@ HEADER_SECONDS = 5.0  # a claim waits for the header
 
 
 class CassandraEntitySnapshots:
-    """EntitySnapshots in the cluster behind `address` (HOST:PORT); a state that is not written again goes after
+    """EntitySnapshots in a cluster; a state that is not written again goes after
     `ttl_ms`. While the cluster is away, all but `header` waits and tries again."""
 
-    def __init__(self, address: str, keyspace: str, ttl_ms: int, on_retry: OnRetry) -> None:
-        self._address, self._keyspace, self._ttl = address, keyspace, -(-ttl_ms // 1000)
-        self._session = CqlSession(address, on_retry)
+    def __init__(self, cassandra: Cassandra, keyspace: str, ttl_ms: int, on_retry: OnRetry) -> None:
+        self._address, self._keyspace, self._ttl = cassandra, keyspace, -(-ttl_ms // 1000)
+        self._session = CqlSession(cassandra, on_retry)
         self._opening: asyncio.Task[None] | None = None
 
     async def header(self, partition: str) -> Checkpoint | None:

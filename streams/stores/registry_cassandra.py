@@ -13,6 +13,7 @@ from cassandra.query import BoundStatement, PreparedStatement
 
 from infra import cassandra as cql
 from schemas.events import ModelSnapshot
+from streams.settings import Cassandra
 from streams.stores.cql import CqlSession, Row
 from streams.stores.history import DAY_MS, OnRetry
 from streams.stores.registry import Change, Keep, Registered, announcement_name, registered
@@ -29,11 +30,11 @@ DATE_ZERO = 2**31  # the epoch as a CQL date, bound as a number
 
 
 class CassandraRegistry:
-    """A ModelRegistry of one use case in the cluster behind `address` (HOST:PORT)."""
+    """A ModelRegistry of one use case in a cluster."""
 
-    def __init__(self, address: str, keyspace: str, usecase: str, on_retry: OnRetry) -> None:
+    def __init__(self, cassandra: Cassandra, keyspace: str, usecase: str, on_retry: OnRetry) -> None:
         self._keyspace, self._usecase = keyspace, usecase
-        self._session = CqlSession(address, on_retry)
+        self._session = CqlSession(cassandra, on_retry)
 
     async def start(self) -> None:
         """Connect, create what is missing of the schema, and prepare the statements, all off the loop.

@@ -1,18 +1,23 @@
 """Settings: every variable is read, and a wrong one fails with its name."""
 
+import ssl
+from collections.abc import Iterator
 from dataclasses import FrozenInstanceError, fields
+from typing import Any
 
+import certifi
 import pytest
 from redis.asyncio import ConnectionPool
 
-from streams.settings import REDIS_OPTIONS, Settings, SettingsError
+from streams.settings import REDIS_OPTIONS, CassandraAccess, KafkaAccess, Settings, SettingsError
 
 KEY = "0123456789abcdef0123456789abcdef"
+CA = certifi.where()
 
 GOOD = {
-    "HEADRACE_KAFKA": ("kafka", "broker.internal:19092", "broker.internal:19092"),
+    "HEADRACE_KAFKA": ("kafka", "broker.internal:19092", KafkaAccess("broker.internal:19092")),
     "HEADRACE_REDIS": ("redis", "redis://cache:6380/1", "redis://cache:6380/1"),
-    "HEADRACE_CASSANDRA": ("cassandra", "[::1]:9043", "[::1]:9043"),
+    "HEADRACE_CASSANDRA": ("cassandra", "[::1]:9043", CassandraAccess("[::1]:9043")),
     "HEADRACE_KEYSPACE": ("keyspace", "headrace_test", "headrace_test"),
     "HEADRACE_DEPLOYMENT": ("deployment", "v2", "v2"),
     "HEADRACE_PUBLISH": ("publish", "yes", True),
@@ -36,6 +41,37 @@ GOOD = {
     "HEADRACE_FEEDBACK_TOKEN": ("feedback_token", KEY, KEY.encode()),
 }
 
+KAFKA = {
+    "HEADRACE_KAFKA_SECURITY": "sasl_tls",
+    "HEADRACE_KAFKA_USER": "worker",
+    "HEADRACE_KAFKA_PASSWORD": "HUSH",
+    "HEADRACE_KAFKA_CA": CA,
+}
+CASSANDRA = {"HEADRACE_CASSANDRA_USER": "worker", "HEADRACE_CASSANDRA_PASSWORD": "HUSH", "HEADRACE_CASSANDRA_CA": CA}
+CLIENT = {"HEADRACE_KAFKA_CERTIFICATE": CA, "HEADRACE_KAFKA_KEY": CA}
+
+MISFITS: list[tuple[str, dict[str, str]]] = [
+    # the variable named, and what is set
+    *[(name, {key: value for key, value in KAFKA.items() if key != name})
+      for name in ("HEADRACE_KAFKA_SECURITY", "HEADRACE_KAFKA_USER", "HEADRACE_KAFKA_PASSWORD")],
+    ("HEADRACE_KAFKA_USER", {"HEADRACE_KAFKA_SECURITY": "sasl_tls"}),
+    ("HEADRACE_KAFKA_SECURITY", KAFKA | {"HEADRACE_KAFKA_SECURITY": "tls"}),
+    ("HEADRACE_KAFKA_SECURITY", KAFKA | {"HEADRACE_KAFKA_SECURITY": "plaintext"}),
+    ("HEADRACE_KAFKA_SECURITY", KAFKA | {"HEADRACE_KAFKA_SECURITY": "SASL_SSL"}),
+    ("HEADRACE_KAFKA_SECURITY", {"HEADRACE_KAFKA_CA": CA}),
+    ("HEADRACE_KAFKA_CA", KAFKA | {"HEADRACE_KAFKA_CA": "/no/such/ca.pem"}),
+    ("HEADRACE_KAFKA_CA", KAFKA | {"HEADRACE_KAFKA_CA": "/"}),
+    ("HEADRACE_KAFKA_CA", KAFKA | {"HEADRACE_KAFKA_CA": __file__}),
+    ("HEADRACE_KAFKA_PASSWORD", KAFKA | {"HEADRACE_KAFKA_PASSWORD": "HUSH\n"}),
+    ("HEADRACE_KAFKA_KEY", KAFKA | {"HEADRACE_KAFKA_CERTIFICATE": CA}),
+    ("HEADRACE_KAFKA_CERTIFICATE", KAFKA | {"HEADRACE_KAFKA_KEY": CA}),
+    ("HEADRACE_KAFKA_CERTIFICATE", KAFKA | CLIENT),  # which has no key in it
+    ("HEADRACE_KAFKA_CERTIFICATE", KAFKA | CLIENT | {"HEADRACE_KAFKA_KEY": "/no/such/key.pem"}),
+    *[(name, {key: value for key, value in CASSANDRA.items() if key != name}) for name in CASSANDRA],
+    ("HEADRACE_CASSANDRA_CA", CASSANDRA | {"HEADRACE_CASSANDRA_CA": "/no/such/ca.pem"}),
+    ("HEADRACE_REDIS", {"HEADRACE_REDIS": "rediss://u:HUSH@cache?ssl_ca_certs=/no/such/ca.pem"}),
+]  # fmt: skip
+
 WRONG_REDIS = [
     "", "localhost:6379", "http://HUSH@cache:6379", "redis:cache", "redis://", "redis:///0", "redis://:6379/0",
     "redis://:HUSH@cache:notaport", "redis://:HUSH@cache:65536/0", "redis://:HUSH@[bad", "redis://:HUSH@cache/first",
@@ -49,7 +85,7 @@ WRONG_REDIS = [
 GOOD_REDIS = [
     "redis://cache", "redis://cache/", "redis://cache:6379/3", "redis://[::1]:6379", "rediss://u:p%2Fw@cache:6380/0",
     "redis://:p@w@cache", "redis://cache/1?socket_timeout=2.5&health_check_interval=10", "unix:///run/redis.sock?db=2",
-    "rediss://cache?ssl_ca_certs=/etc/ca.pem&ssl_cert_reqs=required&ssl_check_hostname=True", "unix://:pw@/run/r.sock",
+    f"rediss://cache?ssl_ca_certs={CA}&ssl_cert_reqs=required&ssl_check_hostname=True", "unix://:pw@/run/r.sock",
 ]  # fmt: skip
 
 WRONG = [
@@ -70,15 +106,21 @@ WRONG = [
 ]  # fmt: skip
 
 
+def variables(kind: Any) -> Iterator[str]:
+    """The variables of settings and of the groups among them."""
+    for spec in fields(kind):
+        yield from [spec.metadata["variable"]] if spec.metadata else variables(spec.default_factory)
+
+
 def test_every_variable_is_tried_here():
     """A setting that is added is added to these tests."""
-    assert {spec.metadata["variable"] for spec in fields(Settings)} == set(GOOD)
+    assert set(variables(Settings)) == {*GOOD, *KAFKA, *CLIENT, *CASSANDRA}
 
 
 def test_nothing_set_means_the_defaults():
     """The defaults point at servers on this machine; other variables are none of its business."""
     assert Settings.read({}) == Settings() == Settings.read({"PATH": "/bin", "HEADRACE": "1"})
-    assert all(address.startswith("127.0.0.1:") for address in (Settings().kafka, Settings().cassandra))
+    assert all(str(server).startswith("127.0.0.1:") for server in (Settings().kafka, Settings().cassandra))
 
 
 @pytest.mark.parametrize("variable", GOOD)
@@ -101,6 +143,42 @@ def test_a_wrong_value_names_its_variable(variable, text):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("variable", "environment"), MISFITS)
+def test_what_does_not_fit_together_names_a_variable(variable, environment):
+    """A user without password, a file that is not there, a password in clear: refused in a line, without the secret."""
+    with pytest.raises(SettingsError) as caught:
+        Settings.read(environment)
+    assert str(caught.value).startswith(variable)
+    assert "\n" not in str(caught.value)
+    assert "hush" not in str(caught.value).lower()
+
+
+def test_credentials_are_read_and_never_shown():
+    """What identifies a process is in its settings, but in no print of them, nor in what names the servers."""
+    settings = Settings.read({**KAFKA, **CASSANDRA, "HEADRACE_KAFKA": "one:1, two:2"})
+    assert (settings.kafka.security, settings.kafka.user, settings.kafka.password) == ("sasl_tls", "worker", "HUSH")
+    assert (settings.cassandra.user, settings.cassandra.password) == ("worker", "HUSH")
+    assert "HUSH" not in f"{settings} {settings!r} {settings.kafka} {settings.cassandra!r} {settings.kafka!r}"
+    assert str(settings.kafka) == "one:1,two:2"
+
+
+def test_nothing_is_secured_unless_asked_for():
+    """The local default is plaintext; a variable that is empty counts as not set, as compose files have it."""
+    empty = dict.fromkeys([*KAFKA, *CASSANDRA, *CLIENT], "") | {"HEADRACE_KAFKA_SECURITY": "plaintext"}
+    settings = Settings.read(empty)
+    assert settings == Settings()
+    assert (settings.kafka.tls(), settings.cassandra.tls()) == (None, None)
+
+
+@pytest.mark.parametrize("security", ["tls", "sasl_tls"])
+def test_a_server_is_verified_by_its_name_and_its_authority(security):
+    """Encryption without knowing to whom is none."""
+    kafka = Settings.read({**(KAFKA if security == "sasl_tls" else {}), "HEADRACE_KAFKA_SECURITY": security}).kafka
+    for context in kafka.tls(), Settings.read(CASSANDRA).cassandra.tls():
+        assert context is not None
+        assert (context.check_hostname, context.verify_mode) == (True, ssl.CERT_REQUIRED)
+
+
 @pytest.mark.parametrize("url", WRONG_REDIS)
 def test_a_refused_redis_url_is_not_shown(url):
     """Wherever a password is taken for another part of the URL, no piece of it ends in a log."""
@@ -119,7 +197,7 @@ def test_a_redis_url_that_passes_is_one_for_redis(url):
 
 
 @pytest.mark.parametrize(("option", "value"), [("socket_timeout", "0.5"), *[
-    (name, {"True|False": "False", "none|optional|required": "none"}.get(pattern, "1"))
+    (name, {"True|False": "False", "none|optional|required": "none"}.get(pattern, CA if "ca_certs" in name else "1"))
     for name, pattern in REDIS_OPTIONS.items()
 ]])  # fmt: skip
 def test_every_option_is_one_of_redis(option, value):

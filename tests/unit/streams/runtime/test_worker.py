@@ -111,7 +111,7 @@ class FailingApp:
         self._error = error
 
     @property
-    def addresses(self) -> list[str]:
+    def kafka(self) -> str:
         raise self._error
 
 
