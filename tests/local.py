@@ -7,6 +7,7 @@ from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from redis import Redis
+from redis.cluster import ClusterNode, RedisCluster
 
 from schemas.topics import Topics
 from streams.runtime.topics import create_topics
@@ -37,10 +38,19 @@ def created(kafka: str, topics: Topics) -> Iterator[None]:
         assert gone
 
 
+def redis_at(url: str) -> Any:
+    """Return a client of the Redis, or with a `redis+cluster` URL the Redis Cluster, at `url`."""
+    scheme, _, addresses = url.partition("://")
+    if scheme != "redis+cluster":
+        return Redis.from_url(url)
+    places = [address.rpartition(":") for address in addresses.split(",")]
+    return RedisCluster(startup_nodes=[ClusterNode(host, int(port)) for host, _, port in places])
+
+
 def kept_states(url: str, usecase: str = "fraud") -> dict[tuple[str, bytes], bytes]:
     """Every entity's state in Redis by entity and id, of the generation that each partition is in now."""
     found: dict[tuple[str, bytes], bytes] = {}
-    with Redis.from_url(url) as redis:
+    with redis_at(url) as redis:
         for checkpoint in list(redis.scan_iter(f"{{{usecase}.*}}:checkpoint", count=10_000)):
             prefix = checkpoint.removesuffix(b"checkpoint") + redis.hget(checkpoint, "generation") + b":e:"
             keys = list(redis.scan_iter(prefix + b"*", count=10_000))

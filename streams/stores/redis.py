@@ -151,7 +151,7 @@ class RedisStateStore:
     def _hold(self, partition: str, epoch: int) -> Hold:
         """Return the claim of that epoch, one that proves nothing where it is not the last."""
         hold = self._holds.get(partition)
-        return hold if hold and hold.epoch == epoch else Hold()
+        return hold if hold and hold.epoch == epoch else Hold(prefix=_prefix(partition, b""))
 
     async def _moved(self, partition: str, epoch: int, token: str, entity: bytes | None = None) -> str:
         place = _key(partition, b":refused:" + token[:8].encode())

@@ -12,24 +12,42 @@ from uuid import uuid4
 import pytest
 from redis import Redis
 
+from infra.local.cluster import ValkeyCluster
 from infra.local.ports import free_port
 from streams.stores import redis_nodes
 from streams.stores.memory import MemoryStateStore
 from streams.stores.redis import RedisStateStore
 from streams.stores.state import Checkpoint, Fenced, StateStore, StoreUnavailable, TrackingStore
+from tests.local import redis_at
 
 TTL_MS = 60_000
 Scenario = Callable[[TrackingStore, str], Awaitable[None]]
 Run = Callable[[Scenario], None]
 
+SERVERS = {"valkey": "valkey_server", "cluster": "valkey_cluster"}
+"""The fixture of the URL of each."""
+
 IDS = [b"a", b"", "ключ".encode(), b"\x00\xff{}:\r\n", b"x" * 512]
 """Ids as bytes: empty, not ASCII, not UTF-8, with what means something to Redis."""
 
 
-@pytest.fixture(params=["memory", pytest.param("valkey", marks=pytest.mark.integration)])
+@pytest.fixture(
+    params=[
+        "memory",
+        pytest.param("valkey", marks=pytest.mark.integration),
+        pytest.param("cluster", marks=[pytest.mark.integration, pytest.mark.local("a cluster is local processes")]),
+    ]
+)
 def kind(request: pytest.FixtureRequest) -> str:
     """Which store."""
     return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def valkey_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a running cluster of three masters."""
+    with ValkeyCluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster.url
 
 
 @pytest.fixture
@@ -40,8 +58,8 @@ def run(request: pytest.FixtureRequest, kind: str) -> Run:
     @asynccontextmanager
     async def opened() -> AsyncIterator[TrackingStore]:
         store: TrackingStore = MemoryStateStore()
-        if kind == "valkey":
-            store = RedisStateStore(request.getfixturevalue("valkey_server"), TTL_MS)
+        if kind != "memory":
+            store = RedisStateStore(request.getfixturevalue(SERVERS[kind]), TTL_MS)
         try:
             yield store
         finally:
@@ -68,7 +86,7 @@ def snapshot(request: pytest.FixtureRequest, kind: str) -> Snapshot:
         return lambda: store.kept.update({partition: kept})
 
     def of_valkey(_: StateStore, partition: str) -> Callable[[], None]:
-        return dump(request.getfixturevalue("valkey_server"), partition)
+        return dump(request.getfixturevalue(SERVERS[kind]), partition)
 
     return of_memory if kind == "memory" else of_valkey
 
@@ -87,8 +105,8 @@ def wipe(request: pytest.FixtureRequest, kind: str) -> Wipe:
         del store.kept[partition]
 
     def of_valkey(_: StateStore, partition: str) -> None:
-        with Redis.from_url(request.getfixturevalue("valkey_server")) as redis:
-            redis.delete(*redis.keys(f"{{{partition}}}*"))
+        with redis_at(request.getfixturevalue(SERVERS[kind])) as redis:
+            redis.delete(*redis.scan_iter(f"{{{partition}}}*", count=10_000))
 
     return of_memory if kind == "memory" else of_valkey
 
@@ -104,7 +122,7 @@ def damage(request: pytest.FixtureRequest, kind: str) -> Damage:
 
     def of_valkey(_: StateStore, partition: str, change: Callable[[bytes], bytes]) -> None:
         key = f"{{{partition}}}:checkpoint"
-        with Redis.from_url(request.getfixturevalue("valkey_server")) as redis:
+        with redis_at(request.getfixturevalue(SERVERS[kind])) as redis:
             redis.hset(key, "record", change(redis.hget(key, "record")))
 
     return of_memory if kind == "memory" else of_valkey
@@ -112,12 +130,12 @@ def damage(request: pytest.FixtureRequest, kind: str) -> Damage:
 
 def dump(url: str, partition: str) -> Callable[[], None]:
     """Return what brings the partition's keys back as they are now."""
-    with Redis.from_url(url) as redis:
-        dumps = {key: redis.dump(key) for key in redis.keys(f"{{{partition}}}*")}
+    with redis_at(url) as redis:
+        dumps = {key: redis.dump(key) for key in redis.scan_iter(f"{{{partition}}}*", count=10_000)}
 
     def restore() -> None:
-        with Redis.from_url(url) as redis:
-            redis.delete(*redis.keys(f"{{{partition}}}*"))
+        with redis_at(url) as redis:
+            redis.delete(*redis.scan_iter(f"{{{partition}}}*", count=10_000))
             for key, value in dumps.items():
                 redis.restore(key, 0, value)
 
