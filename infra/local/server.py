@@ -1,5 +1,6 @@
 """What the three servers have in common: start, wait until healthy, stop, kill, and start again."""
 
+import signal
 import subprocess
 import time
 from abc import ABC, abstractmethod
@@ -102,6 +103,16 @@ class Server(ABC):
             self._popen.wait()
         elif self.process_id is not None:
             self.process_id.kill()
+
+    def suspend(self) -> None:
+        """Stop its clock: its connections stay and nothing answers."""
+        if self.process_id is not None:
+            self.process_id.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on after `suspend`."""
+        if self.process_id is not None:
+            self.process_id.signal(signal.SIGCONT)
 
     def _expected(self) -> str:
         return self.identity
