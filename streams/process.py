@@ -53,7 +53,7 @@ def serve(name: str, description: str, build: Build) -> int:
     print(f"metrics: {url}", file=sys.stderr, flush=True)
     topics = usecase.topics(settings.partitions)
     try:
-        create_topics(settings.kafka, topics)
+        create_topics(settings.kafka, topics, settings.replication)
         refuse_misfit(settings.kafka, usecase, topics)
     except (KafkaUnavailable, TopicMismatch, DeploymentRefused) as error:
         print(f"{name}: {error}", file=sys.stderr)

@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         usecase = USECASES[options.usecase].deployed(settings.deployment, settings.publish)
         now = int(time.time() * 1000)
         file = read(options.input, usecase, options.columns, now + settings.max_ahead_ms)
-        create_topics(settings.kafka, usecase.topics(settings.partitions))
+        create_topics(settings.kafka, usecase.topics(settings.partitions), settings.replication)
         past, kept = asyncio.run(_backfill(settings, file, options.label_delay, now))
     except (SettingsError, FileError) as error:
         return refuse(error, 2)

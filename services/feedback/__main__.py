@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
         metrics = Metrics("feedback")
         feedback = Feedback(settings, topics.labels, metrics)
         _show(settings, metrics, feedback)
-        create_topics(settings.kafka, topics)
+        create_topics(settings.kafka, topics, settings.replication)
         with Watchdog("feedback", feedback.health, settings.stall_seconds):
             asyncio.run(feedback.run())
     except SettingsError as error:

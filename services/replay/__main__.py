@@ -45,7 +45,7 @@ def _replay(options: argparse.Namespace, settings: Settings) -> int:
     events = events if options.limit is None else events.head(options.limit)
     labelled = 0 if events.labels is None else known_by(events.times, options.label_delay, latest)
     topics = usecase.topics(settings.partitions)
-    create_topics(settings.kafka, topics)
+    create_topics(settings.kafka, topics, settings.replication)
     stop, begin = stop_flag(), time.monotonic()
     with (
         Producer(settings.kafka, LINGER_MS) as producer,

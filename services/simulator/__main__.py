@@ -40,7 +40,7 @@ def _simulate(options: argparse.Namespace, settings: Settings) -> None:
     simulation = SIMULATIONS[options.usecase](
         options.seed, options.customers, options.terminals, options.rate, drift=options.drift
     )
-    create_topics(settings.kafka, topics)
+    create_topics(settings.kafka, topics, settings.replication)
     metrics = Metrics("simulator")
     print(f"metrics: {metrics.serve(settings.metrics_host, settings.metrics_port)}", file=sys.stderr, flush=True)
     stop = stop_flag()

@@ -7,13 +7,14 @@ from contextlib import contextmanager, suppress
 from aiokafka.errors import KafkaError as ConnectionLost
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import OffsetSpec
-from kafka.errors import GroupIdNotFoundError, KafkaError, TopicAlreadyExistsError
+from kafka.errors import GroupIdNotFoundError, InvalidReplicationFactorError, KafkaError, TopicAlreadyExistsError
 
 from schemas.topics import Topic
 from streams.runtime.connection import connection
 from streams.settings import Kafka
 
 REACH_MS = 10_000
+BROKERS_DEFAULT = -1
 
 
 class KafkaUnavailable(Exception):
@@ -33,16 +34,18 @@ def answering(kafka: Kafka) -> Iterator[None]:
         raise KafkaUnavailable(f"Kafka at {kafka} does not answer ({type(error).__name__})") from None
 
 
-def create_topics(kafka: Kafka, topics: Iterable[Topic]) -> None:
+def create_topics(kafka: Kafka, topics: Iterable[Topic], replication: int = BROKERS_DEFAULT) -> None:
     """Create what is missing of `topics` on the cluster at `kafka` and wait until each partition has a leader.
 
-    Topics that are there stay as they are. Raises KafkaUnavailable, and TopicMismatch for a topic whose number
-    of partitions is another: changing it would move keys, and their state, to other partitions.
+    Each partition is kept by `replication` brokers, a majority of which must have a record before it counts as
+    written. Topics that are there stay as they are. Raises KafkaUnavailable, and TopicMismatch where there are too
+    few brokers and for a topic whose number of partitions is another: changing it would move keys, and their
+    state, to other partitions.
     """
     declared = {topic.name: topic for topic in topics}
     with _admin(kafka) as admin:
         there = set(admin.list_topics())
-        _create(admin, [topic for name, topic in declared.items() if name not in there])
+        _create(admin, [topic for name, topic in declared.items() if name not in there], replication)
         admin.wait_for_topics(list(declared))
         partitions = {one["name"]: len(one["partitions"]) for one in admin.describe_topics(list(declared))}
     verify(declared.values(), partitions)
@@ -105,10 +108,23 @@ def _admin(kafka: Kafka) -> Iterator[KafkaAdminClient]:
         raise KafkaUnavailable(f"Kafka at {kafka} does not answer ({why})") from None
 
 
-def _create(admin: KafkaAdminClient, missing: list[Topic]) -> None:
+def _create(admin: KafkaAdminClient, missing: list[Topic], replication: int) -> None:
     if not missing:
         return
-    wanted = {topic.name: {"num_partitions": topic.partitions, "configs": topic.config()} for topic in missing}
-    # Another process may be faster with one of them; the rest of the request is carried out.
-    with suppress(TopicAlreadyExistsError):
-        admin.create_topics(wanted)
+    majority = {} if replication == BROKERS_DEFAULT else {"min.insync.replicas": str(replication // 2 + 1)}
+    wanted = {
+        topic.name: {
+            "num_partitions": topic.partitions,
+            "replication_factor": replication,
+            "configs": topic.config() | majority,
+        }
+        for topic in missing
+    }
+    try:
+        # Another process may be faster with one of them; the rest of the request is carried out.
+        with suppress(TopicAlreadyExistsError):
+            admin.create_topics(wanted)
+    except InvalidReplicationFactorError:
+        raise TopicMismatch(
+            f"HEADRACE_REPLICATION: there are fewer than {replication} brokers to keep topic {missing[0].name}"
+        ) from None

@@ -18,6 +18,11 @@ class Settings:
     `instance` makes the process a static member of its consumer groups (KIP-345): restarted within `session_seconds`
     it has its partitions again, without a rebalance. `deployment` and `publish` are explained in
     infra/decisions/0011-deployments.md. Without `label_horizon_seconds` the use case's horizon counts.
+
+    `redis` is a server, redis://USER:PASSWORD@HOST:PORT/DB, or some nodes of a Redis Cluster (the others are asked of
+    them), redis+cluster://USER:PASSWORD@HOST:PORT,HOST:PORT; rediss:// and rediss+cluster:// travel by TLS.
+    `replication` is of how many brokers each topic that is made here is kept by, -1 for what the brokers have by
+    default; a majority of them must be there to write.
     """
 
     kafka: KafkaAccess = field(default_factory=KafkaAccess)
@@ -28,6 +33,7 @@ class Settings:
     instance: str = setting("HEADRACE_INSTANCE", instance, "")
     publish: bool = setting("HEADRACE_PUBLISH", yes_or_no, False)
     model_key: bytes = setting("HEADRACE_MODEL_KEY", key, b"", secret=True)
+    replication: int = setting("HEADRACE_REPLICATION", positive(int), -1)
     partitions: int = setting("HEADRACE_PARTITIONS", positive(int), 4)
     checkpoint_seconds: float = setting("HEADRACE_CHECKPOINT_SECONDS", positive(float), 0.5)
     snapshot_seconds: float = setting("HEADRACE_SNAPSHOT_SECONDS", positive(float), 2.0)

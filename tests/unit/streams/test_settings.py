@@ -4,12 +4,14 @@ import ssl
 from collections.abc import Iterator
 from dataclasses import FrozenInstanceError, fields
 from typing import Any
+from urllib.parse import urlsplit
 
 import certifi
 import pytest
 from redis.asyncio import ConnectionPool
 
 from streams.settings import REDIS_OPTIONS, CassandraAccess, KafkaAccess, Settings, SettingsError
+from streams.stores.redis_nodes import nodes
 
 KEY = "0123456789abcdef0123456789abcdef"
 CA = certifi.where()
@@ -22,6 +24,7 @@ GOOD = {
     "HEADRACE_DEPLOYMENT": ("deployment", "v2", "v2"),
     "HEADRACE_PUBLISH": ("publish", "yes", True),
     "HEADRACE_MODEL_KEY": ("model_key", KEY, KEY.encode()),
+    "HEADRACE_REPLICATION": ("replication", "3", 3),
     "HEADRACE_PARTITIONS": ("partitions", "12", 12),
     "HEADRACE_CHECKPOINT_SECONDS": ("checkpoint_seconds", "0.25", 0.25),
     "HEADRACE_SNAPSHOT_SECONDS": ("snapshot_seconds", "5", 5.0),
@@ -80,6 +83,11 @@ WRONG_REDIS = [
     "redis://:HUSH/HUSH@cache/0", "redis://:1/HUSH@cache/0", "redis://u:1/2HUSH@cache:1/0", "redis://:a?HUSH@cache/0",
     "redis://u:1?HUSH=1@cache/0", "redis://u:1#HUSH@cache/0", "redis://:[HUSH@cache/0", "redis://:HUSH℀@cache/0",
     "redis://:HUSH@cache?ssl_ca_certs=/etc/ca.pem", "unix://", "unix:///run/redis.sock?db=HUSH", "unix://HUSH@",
+    "redis+cluster://", "redis+cluster://:HUSH@cache", "redis+cluster://:HUSH@a:1,", "redis+cluster://:HUSH@a:1,b",
+    "redis+cluster://:HUSH@a:1,b:65536", "redis+cluster://:HUSH@a:1/0", "redis+cluster://:HUSH@a:1?db=0",
+    "redis+cluster://:HUSH/HUSH@a:1", "redis+cluster://:HUSH@a:1?ssl_cert_reqs=none", "redis+cluster://:HUSH@a:x",
+    "rediss+cluster://:HUSH@a:1?colour=red", "redis+cluster:HUSH@a:1", "redis+cluster://:HUSH@[::1:1,b:2",
+    "cluster://:HUSH@a:1", "redis+cluster://:HUSH@a:1#",
 ]  # fmt: skip
 
 GOOD_REDIS = [
@@ -93,7 +101,7 @@ WRONG = [
     *[(name, value) for name in ("HEADRACE_KAFKA", "HEADRACE_CASSANDRA")
       for value in ("", "localhost", "localhost:", ":9092", "localhost:http", "localhost:-1", "localhost:65536",
                     "localhost:²")],
-    *[(name, value) for name in ("HEADRACE_PARTITIONS", "HEADRACE_MAX_AHEAD_MS")
+    *[(name, value) for name in ("HEADRACE_PARTITIONS", "HEADRACE_REPLICATION", "HEADRACE_MAX_AHEAD_MS")
       for value in ("", "0", "-1", "many", "1.5")],
     *[(name, value) for name in GOOD if name.endswith("_SECONDS") for value in ("", "0", "-1", "nan", "inf", "soon")],
     *[("HEADRACE_DEPLOYMENT", value) for value in ("V2", "2", "v.2", "v_2", "v2\n", "-v", "v" * 33)],
@@ -194,6 +202,22 @@ def test_a_redis_url_that_passes_is_one_for_redis(url):
     assert Settings.read({"HEADRACE_REDIS": url}).redis == url
     pool = ConnectionPool.from_url(url)
     assert pool.make_connection()
+
+
+@pytest.mark.parametrize(
+    "url", ["redis+cluster://a:7000", "rediss+cluster://u:p%2Fw@a:7000,b:7001,[::1]:7002/?ssl_cert_reqs=none"]
+)
+def test_a_cluster_is_some_of_its_nodes(url):
+    """A cluster's URL names nodes with their ports, of which each gets what is said of all."""
+    assert Settings.read({"HEADRACE_REDIS": url}).redis == url
+    cluster = nodes(url)
+    assert cluster.address == urlsplit(url).netloc.rpartition("@")[2]
+    for node in cluster._nodes.values():
+        connection = node.redis.connection_pool.make_connection()
+        assert f"{connection.host}:{connection.port}" == node.address.translate({ord("["): None, ord("]"): None})
+        assert (connection.password, hasattr(connection, "ssl_context")) == (
+            ("p/w", True) if "@" in url else (None, False)
+        )
 
 
 @pytest.mark.parametrize(("option", "value"), [("socket_timeout", "0.5"), *[
