@@ -97,17 +97,21 @@ class Cassandra(Server):
 
     def prepare(self) -> list[str]:
         """Write cassandra.yaml and logback.xml."""
-        config = render_config(self.port, free_port(), self.identity, self.folder)
-        (self.folder / "cassandra.yaml").write_text(config, encoding="utf-8")
+        (self.folder / "cassandra.yaml").write_text(self.config(), encoding="utf-8")
         (self.folder / "logback.xml").write_text(LOGBACK, encoding="utf-8")
-        command = java(self.name, self.folder, *self._options(), lasting=self.lasting)
+        command = java(self.name, self.folder, *self.options(), lasting=self.lasting)
         return [*command, "org.apache.cassandra.service.CassandraDaemon"]
+
+    def config(self) -> str:
+        """The text of cassandra.yaml."""
+        return render_config(self.port, free_port(), self.identity, self.folder)
 
     def answering(self) -> str | None:
         """The name of the cluster that answers."""
         return cluster_name(self.port)
 
-    def _options(self) -> list[str]:
+    def options(self) -> list[str]:
+        """What the Java runtime is started with."""
         agent = next(path for path in jars(self.name) if path.name.startswith("jamm-"))
         return ["-Xms256m", "-Xmx512m", *java_options(agent, self.folder, self.folder)]
 

@@ -2,8 +2,9 @@
 
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
@@ -73,6 +74,7 @@ class Kafka(Server):
     """One Kafka broker; `identity` is its cluster id."""
 
     name = "kafka"
+    formatting: Sequence[str] = ()  # options of the first start
 
     def prepare(self) -> list[str]:
         """Write server.properties, and format the data folder on the first start."""
@@ -88,10 +90,14 @@ class Kafka(Server):
         """The text of server.properties."""
         return render_config(self.port, free_port(), data)
 
+    def client(self) -> dict[str, Any]:
+        """How a client is opened that may see the cluster."""
+        return {"bootstrap_servers": self.address}
+
     def answering(self) -> str | None:
         """The cluster id of the broker that answers and has registered."""
         try:
-            admin = KafkaAdminClient(bootstrap_servers=self.address, request_timeout_ms=5000)
+            admin = KafkaAdminClient(**self.client(), request_timeout_ms=5000)
         except KafkaError:
             return None
         try:
@@ -116,6 +122,7 @@ class Kafka(Server):
             self.identity,
             "--config",
             str(config),
+            *self.formatting,
         ]
         result = subprocess.run(
             [*self._java("-Xmx128m"), *arguments],
