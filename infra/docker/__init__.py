@@ -1,0 +1,1 @@
+"""Images: ours, and those of the servers where none can be pulled."""
