@@ -3,19 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from cassandra.cluster import Cluster
 
 from infra.cassandra import schema
-from infra.local import LocalServers
 from schemas.codec import encode
 from schemas.events import Label, Score
 from streams.stores.cassandra import CassandraHistory
 from streams.stores.history import DAY_MS, EntityScore, HistoryStore, KeptLabel, Scored, StoreUnreachable
 from streams.stores.memory_history import MemoryHistory
+from tests.engines import Engine
 
 DAY = 20_000
 Scenario = Callable[[HistoryStore], Awaitable[None]]
@@ -23,10 +22,9 @@ Run = Callable[[Scenario], None]
 
 
 @pytest.fixture(scope="module")
-def cassandra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder: Path = tmp_path_factory.mktemp("cassandra")
-    with LocalServers(folder, only=("cassandra",)) as servers:
-        yield servers.cassandra.address
+def cassandra(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with engine.cassandra(tmp_path_factory.mktemp("cassandra")) as server:
+        yield server.address
 
 
 async def started(address: str, usecase: str) -> CassandraHistory:

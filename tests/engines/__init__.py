@@ -18,6 +18,9 @@ class Server(Protocol):
     def kill(self) -> None:
         """End it with SIGKILL, as a crash would."""
 
+    def stop(self) -> None:
+        """Ask it to end, and wait until it has."""
+
     def start(self) -> None:
         """Start it again; it is ready for clients after `wait_healthy`."""
 

@@ -57,6 +57,9 @@ class Contained:
         self._container.get_wrapped_container().kill()
         self._container.get_wrapped_container().wait(timeout=30)
 
+    def stop(self) -> None:
+        self._container.get_wrapped_container().stop(timeout=20)
+
     def start(self) -> None:
         self._container.get_wrapped_container().start()
 

@@ -11,7 +11,8 @@ from testcontainers.core.docker_client import DockerClient
 
 PUBLIC = {"kafka": "confluentinc/cp-kafka:7.6.0", "valkey": "valkey/valkey:9", "cassandra": "cassandra:5.0"}
 """What testcontainers' modules are made for; its Kafka module needs Confluent's layout of the image."""
-BUILT = "local/"  # before the name of an image of the same contract, of `python -m infra.docker.local build`
+BUILT = {"kafka": "local/confluentinc/cp-kafka:7.6.0", "valkey": "local/valkey:9", "cassandra": "local/cassandra:5.0"}
+"""Images that behave as those do, from `python -m infra.docker.local build`."""
 ROOT = Path(__file__).parents[2]
 
 
@@ -27,7 +28,7 @@ def engine() -> docker.DockerClient | None:
 
 def image(client: docker.DockerClient, server: str) -> str | None:
     """The name of the image that is here for a server: the public one, else the one built here."""
-    for name in (PUBLIC[server], BUILT + PUBLIC[server]):
+    for name in (PUBLIC[server], BUILT[server]):
         try:
             client.images.get(testcontainers_config.hub_image_name_prefix + name)
         except ImageNotFound:

@@ -9,7 +9,7 @@ from tests.chaos.__main__ import report
 from tests.chaos.campaign import Campaign, Plan
 from tests.chaos.faults import SHORT
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.local, pytest.mark.timeout(300)]
 
 
 def test_a_short_campaign_ends_where_an_uninterrupted_run_does(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from infra.processes import ROOT
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.local, pytest.mark.timeout(300)]
 
 
 @contextmanager

@@ -11,14 +11,13 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 from redis import Redis
 
-from infra.local import LocalServers
-from infra.local.valkey import Valkey
 from infra.processes import Process, Processes
 from schemas.codec import encode
 from schemas.events import Transaction
 from streams.runtime.producer import Producer
 from streams.usecases import FRAUD
 from tests.chaos.fleet import Fleet
+from tests.engines import Engine, ValkeyServer
 from tests.local import created, kept_states, within
 from tests.oracle import expected
 
@@ -32,7 +31,7 @@ PATIENCE = 100.0  # seconds
 class World:
     """Workers over a Valkey of their own; `pay` sends, `holds` compares what has come of it."""
 
-    def __init__(self, kafka: str, valkey: Valkey, fleet: Fleet) -> None:
+    def __init__(self, kafka: str, valkey: ValkeyServer, fleet: Fleet) -> None:
         self.kafka, self.valkey, self.fleet = kafka, valkey, fleet
         self.chance = random.Random(3)
         self.sent: list[Transaction] = []
@@ -93,20 +92,20 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(kafka_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(kafka_server: str, engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("faults")
-    with created(kafka_server, TOPICS), LocalServers(folder / "servers", only=("valkey",)) as servers:
+    with created(kafka_server, TOPICS), engine.valkey(folder / "valkey") as valkey:
         settings = {
             "HEADRACE_KAFKA": kafka_server,
+            "HEADRACE_REDIS": valkey.url,
             "HEADRACE_MODEL_KEY": "k" * 32,
             "HEADRACE_PARTITIONS": str(PARTITIONS),
             "HEADRACE_SESSION_SECONDS": str(SESSION_SECONDS),
             "HEADRACE_CHECKPOINT_SECONDS": "0.2",
         }
-        environment = servers.environment() | settings
-        with Processes(folder / "logs", environment) as processes, Fleet(processes, FRAUD.name) as fleet:
+        with Processes(folder / "logs", settings) as processes, Fleet(processes, FRAUD.name) as fleet:
             fleet.start({"worker": 1})
-            world = World(kafka_server, servers.valkey, fleet)
+            world = World(kafka_server, valkey, fleet)
             yield world
             fleet.stop()
             world.close()

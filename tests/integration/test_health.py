@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -17,12 +16,11 @@ from uuid import uuid4
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from infra.local import LocalServers
-from infra.local.kafka import Kafka
 from infra.processes import Process, Processes
 from schemas.codec import encode
 from streams.runtime.producer import Producer
 from streams.usecases import FRAUD
+from tests.engines import Engine, Server
 from tests.local import created, records, within
 
 pytestmark = pytest.mark.integration
@@ -113,13 +111,13 @@ def started(kafka: str, folder: Path, environment: dict[str, str]) -> Iterator[P
         yield processes
 
 
-def test_redis_may_be_away(kafka_server: str, tmp_path: Path) -> None:
+def test_redis_may_be_away(kafka_server: str, engine: Engine, tmp_path: Path) -> None:
     """The worker lives and is not ready while Redis hangs; when it is back, all is scored and it is ready again.
 
     It goes on from another's checkpoint, so that it asks Redis for every entity.
     """
-    with LocalServers(tmp_path / "servers", only=("valkey",)) as servers:
-        environment = servers.environment() | {"HEADRACE_KAFKA": kafka_server}
+    with engine.valkey(tmp_path / "valkey") as valkey:
+        environment = {"HEADRACE_KAFKA": kafka_server, "HEADRACE_REDIS": valkey.url}
         with started(kafka_server, tmp_path, environment) as processes:
             first = processes.start("first", "services.worker", "fraud")
             pay(kafka_server, 0, 50)
@@ -128,13 +126,12 @@ def test_redis_may_be_away(kafka_server: str, tmp_path: Path) -> None:
             processes.stop(first)
             worker = processes.start("worker", "services.worker", "fraud")
             assert within(PATIENCE, lambda: ready(worker)), worker.epitaph()
-            assert servers.valkey.process_id
-            servers.valkey.process_id.signal(signal.SIGSTOP)
+            valkey.suspend()
             try:
                 pay(kafka_server, 51, 49)
                 stays_alive_but_unready([worker], "redis")
             finally:
-                servers.valkey.process_id.signal(signal.SIGCONT)
+                valkey.resume()
             assert within(PATIENCE, lambda: keys(kafka_server, TOPICS.scores.name) == ids(100)), worker.epitaph()
             assert within(30, lambda: ready(worker)), probe(worker, "/readyz")
             assert metric(worker, 'store_retries_total{store="redis"}') >= 1
@@ -146,7 +143,7 @@ def test_redis_may_be_away(kafka_server: str, tmp_path: Path) -> None:
             assert set(behind.values()) == {0}, "the end of a transaction is no record"
 
 
-def test_kafka_may_be_away(mortal_kafka: Kafka, valkey_server: str, cassandra_server: str, tmp_path: Path) -> None:
+def test_kafka_may_be_away(mortal_kafka: Server, valkey_server: str, cassandra_server: str, tmp_path: Path) -> None:
     """Worker, history and learner live and are not ready without a broker; once it is back, each does the rest."""
     kafka = mortal_kafka.address
     environment = {

@@ -21,8 +21,6 @@ import msgspec
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 
-from infra.local import LocalServers
-from infra.local.cassandra import Cassandra
 from infra.local.ports import free_port
 from schemas.codec import encode
 from schemas.events import WATERMARK_HEADER, Example, Label, ModelAnnouncement, ModelSnapshot, Score, Watermark
@@ -33,6 +31,7 @@ from streams.stores.cassandra import CassandraHistory
 from streams.stores.history import DAY_MS, KeptLabel
 from streams.stores.registry_cassandra import CassandraRegistry
 from streams.usecases import FRAUD
+from tests.engines import Engine, Server
 from tests.local import created, records, within
 
 pytestmark = pytest.mark.integration
@@ -321,12 +320,12 @@ async def kept_models(world: World) -> list[str]:
 
 
 @pytest.fixture
-def mortal_cassandra(tmp_path: Path) -> Iterator[Cassandra]:
-    with LocalServers(tmp_path / "cassandra", only=("cassandra",)) as servers:
-        yield servers.cassandra
+def mortal_cassandra(engine: Engine, tmp_path: Path) -> Iterator[Server]:
+    with engine.cassandra(tmp_path / "cassandra") as server:
+        yield server
 
 
-def test_cassandra_may_be_away(kafka_server: str, mortal_cassandra: Cassandra, tmp_path: Path) -> None:
+def test_cassandra_may_be_away(kafka_server: str, mortal_cassandra: Server, tmp_path: Path) -> None:
     """While Cassandra is down nothing is lost and no label is called unknown; the process lives for longer than a
     stall takes, is not ready and says so; then all of it is caught up with."""
     with running(World(kafka_server, mortal_cassandra.address, tmp_path)) as world:

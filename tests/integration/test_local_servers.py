@@ -20,7 +20,7 @@ from infra.local.ports import HOST, free_port, is_free
 from infra.local.process import ProcessId
 from infra.local.valkey import Valkey
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.local]
 
 ROOT = Path(__file__).parents[2]
 

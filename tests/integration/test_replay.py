@@ -25,7 +25,7 @@ from services.simulator.fraud import Simulation
 from streams.runtime.topics import create_topics, record_counts
 from streams.usecases import FRAUD
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.local, pytest.mark.timeout(300)]
 
 DAYS, COUNT = 3, 6_000
 MINUTE, DAY = 60_000, 86_400_000

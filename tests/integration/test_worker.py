@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
-from infra.local import LocalServers
 from infra.processes import Process, Processes
 from schemas.codec import encode
 from schemas.topics import DAY_MS
@@ -19,6 +18,7 @@ from streams.runtime.producer import Producer
 from streams.stores.redis import RedisStateStore
 from streams.stores.state import Checkpoint
 from streams.usecases import FRAUD
+from tests.engines import Engine, ValkeyServer
 from tests.local import created, records, within
 
 PARTITIONS = 2
@@ -62,8 +62,8 @@ def test_another_partition_count_is_refused_at_the_start(kafka: str, tmp_path: P
 class World:
     """Empty topics, a Valkey that keeps its data over a stop, workers, and payments that each need new states."""
 
-    def __init__(self, kafka: str, servers: LocalServers, processes: Processes) -> None:
-        self.kafka, self.valkey, self.processes = kafka, servers.valkey, processes
+    def __init__(self, kafka: str, valkey: ValkeyServer, processes: Processes) -> None:
+        self.kafka, self.valkey, self.processes = kafka, valkey, processes
         self.sent = self.started = 0
 
     def start(self) -> Process:
@@ -98,11 +98,11 @@ class World:
 
 
 @pytest.fixture
-def world(kafka: str, tmp_path: Path) -> Iterator[World]:
-    with LocalServers(tmp_path / "servers", only=("valkey",), save="3600 1") as servers:
-        settings = SETTINGS | servers.environment() | {"HEADRACE_KAFKA": kafka}
+def world(kafka: str, engine: Engine, tmp_path: Path) -> Iterator[World]:
+    with engine.valkey(tmp_path / "valkey", save="3600 1") as valkey:
+        settings = SETTINGS | {"HEADRACE_KAFKA": kafka, "HEADRACE_REDIS": valkey.url}
         with Processes(tmp_path / "logs", settings) as processes:
-            yield World(kafka, servers, processes)
+            yield World(kafka, valkey, processes)
 
 
 def test_a_checkpoint_of_another_partition_count_is_refused(world: World) -> None:
