@@ -84,15 +84,15 @@ class Group(Generic[S]):
     def start(self) -> None:
         """Start them and wait until all are healthy; if one fails, none of them stays."""
         try:
-            _together(Server.start, self.members)
-            _together(Server.wait_healthy, self.members)
+            _together(lambda one: one.start(), self.members)
+            _together(lambda one: one.wait_healthy(), self.members)
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
         """Stop them; their data stays."""
-        _together(Server.stop, self.members)
+        _together(lambda one: one.stop(), self.members)
 
     def __enter__(self) -> Self:
         self.start()
@@ -190,14 +190,14 @@ class LocalCluster:
         """Start all of it together; if one server fails, none stays."""
         fetch((Kafka.name, Cassandra.name), False)
         try:
-            _together(Group.start, self._groups)
+            _together(lambda group: group.start(), self._groups)
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
         """Stop all of it."""
-        _together(Group.stop, self._groups)
+        _together(lambda group: group.stop(), self._groups)
 
     def __enter__(self) -> Self:
         self.start()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.local import LocalServers
+from infra.local.cluster import LocalCluster
 from infra.processes import Process, Processes
 from streams.runtime.topics import create_topics
 from streams.usecases import FRAUD
@@ -63,6 +64,7 @@ class Plan:
     quiet: float
     warm: float = 15.0
     partitions: int = 4
+    workers: int = 1
     cassandra_seconds: float = 60.0
     held: float = 15 / 16  # of the rate, at the end: 3,000 of 3,200
 
@@ -70,7 +72,9 @@ class Plan:
 class Campaign:
     """A plan carried out on servers of its own; `say` is told what happens."""
 
-    def __init__(self, plan: Plan, servers: LocalServers, logs: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, plan: Plan, servers: LocalServers | LocalCluster, logs: Path, say: Callable[[str], None]
+    ) -> None:
         self.plan, self.servers = plan, servers
         self.topics = FRAUD.topics(plan.partitions)
         self.verdict = Verdict()
@@ -86,7 +90,7 @@ class Campaign:
         settings = SETTINGS | {"HEADRACE_MODEL_KEY": self._key, "HEADRACE_PARTITIONS": str(plan.partitions)}
         environment = self.servers.environment() | settings
         with Processes(self._logs, environment) as processes, Fleet(processes, FRAUD.name) as fleet:
-            fleet.start({"worker": 1, "learner": 1, "history": 1})
+            fleet.start({"worker": plan.workers, "learner": 1, "history": 1})
             self._begin = time.time() + LEAD_SECONDS
             workload = Workload(plan.seed, plan.rate, LONGEST * plan.seconds, int(self._begin * 1000))
             load = self._start_load(processes, workload)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from redis import Redis
 
 from infra.local import LocalServers
+from infra.local.cluster import LocalCluster
 from infra.local.server import Server
 from schemas.topics import Topic
 from streams.runtime.topics import KafkaUnavailable, record_counts
@@ -29,7 +30,7 @@ BACK_SECONDS = 300.0  # on a machine that has much else to do
 class World:
     """What faults act on; `log` keeps when each began (seconds since the epoch) and what it was."""
 
-    servers: LocalServers
+    servers: LocalServers | LocalCluster
     scores: Topic
     fleet: Fleet
     chance: random.Random
