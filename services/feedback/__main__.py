@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaError
 
 from services.feedback.worker import Feedback
 from streams.metrics import Metrics
-from streams.runtime.topics import KafkaUnavailable, TopicMismatch, create_topics
+from streams.runtime.topics import KafkaUnavailable, TopicMismatch, create_topics, unavailable
 from streams.runtime.watchdog import Watchdog
 from streams.settings import Settings, SettingsError
 from streams.usecases import USECASES
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (KafkaUnavailable, TopicMismatch) as error:
         return _refuse(str(error), 1)
     except KafkaError as error:
-        return _refuse(f"Kafka at {settings.kafka} does not answer ({type(error).__name__})", 1)
+        return _refuse(str(unavailable(settings.kafka, error)), 1)
     return 0
 
 

@@ -11,7 +11,7 @@ from kafka.errors import KafkaError
 from schemas.topics import Topics
 from streams.runtime.connection import connection
 from streams.runtime.hop import features_of
-from streams.runtime.topics import REACH_MS, KafkaUnavailable
+from streams.runtime.topics import REACH_MS, unavailable
 from streams.settings import Kafka
 from streams.usecases import UseCase
 
@@ -36,8 +36,7 @@ def refuse_misfit(kafka: Kafka, usecase: UseCase, topics: Topics) -> None:
                 f"HEADRACE_PUBLISH: {usecase.full_name} has not scored anything yet, let it catch up without it first"
             )
     except (KafkaError, OSError) as error:
-        why = (str(error) or type(error).__name__).splitlines()[0]
-        raise KafkaUnavailable(f"Kafka at {kafka} does not answer ({why})") from None
+        raise unavailable(kafka, error) from None
 
 
 def _quiet() -> None:

@@ -12,7 +12,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from streams.runtime.connection import connection
-from streams.runtime.topics import REACH_MS, KafkaUnavailable
+from streams.runtime.topics import REACH_MS, KafkaUnavailable, unavailable
 from streams.settings import Kafka
 
 IN_FLIGHT = 20_000
@@ -93,8 +93,7 @@ class Producer:
                 self._producer.close(timeout=0)
 
     def _unavailable(self, error: Exception) -> KafkaUnavailable:
-        why = (str(error) or type(error).__name__).splitlines()[0]
-        return KafkaUnavailable(f"Kafka at {self._kafka} does not answer ({why})")
+        return unavailable(self._kafka, error)
 
 
 def stop_flag() -> threading.Event:

@@ -4,21 +4,44 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from aiokafka.errors import KafkaError as ConnectionLost
+from aiokafka import errors
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import OffsetSpec
-from kafka.errors import GroupIdNotFoundError, InvalidReplicationFactorError, KafkaError, TopicAlreadyExistsError
+from kafka.errors import (
+    AuthorizationError,
+    GroupIdNotFoundError,
+    InvalidReplicationFactorError,
+    KafkaError,
+    TopicAlreadyExistsError,
+)
 
 from schemas.topics import Topic
 from streams.runtime.connection import connection
+from streams.runtime.refusal import refusal
 from streams.settings import Kafka
 
 REACH_MS = 10_000
 BROKERS_DEFAULT = -1
 
+NOT_ALLOWED = (
+    AuthorizationError,
+    errors.TopicAuthorizationFailedError,
+    errors.GroupAuthorizationFailedError,
+    errors.ClusterAuthorizationFailedError,
+)
+"""What either client is told where its user lacks a right."""
+
 
 class KafkaUnavailable(Exception):
     """Kafka does not answer or does not do what it was asked; the message names its address."""
+
+
+def unavailable(kafka: Kafka, error: Exception) -> KafkaUnavailable:
+    """Return what to raise where a client gave up with `error`: which setting is refused, if that is why."""
+    why = (str(error) or type(error).__name__).splitlines()[0]
+    if isinstance(error, NOT_ALLOWED):
+        return KafkaUnavailable(f"HEADRACE_KAFKA_USER: Kafka at {kafka} does not allow this process that ({why})")
+    return KafkaUnavailable(refusal(kafka) or f"Kafka at {kafka} does not answer ({why})")
 
 
 class TopicMismatch(Exception):
@@ -30,8 +53,8 @@ def answering(kafka: Kafka) -> Iterator[None]:
     """Raise KafkaUnavailable, which names the brokers, where aiokafka gives up inside the block."""
     try:
         yield
-    except ConnectionLost as error:
-        raise KafkaUnavailable(f"Kafka at {kafka} does not answer ({type(error).__name__})") from None
+    except errors.KafkaError as error:
+        raise unavailable(kafka, error) from None
 
 
 def create_topics(kafka: Kafka, topics: Iterable[Topic], replication: int = BROKERS_DEFAULT) -> None:
@@ -98,14 +121,17 @@ def _admin(kafka: Kafka) -> Iterator[KafkaAdminClient]:
     # What matters of the client's own warnings is in the errors raised here.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     try:
-        admin = KafkaAdminClient(**connection(kafka), bootstrap_timeout_ms=REACH_MS)
+        options = connection(kafka)
+        # Else it would try for as long as it may, and a server may lock a user out that comes so often in vain.
+        if "ssl_context" in options and (why := refusal(kafka)):
+            raise KafkaUnavailable(why)
+        admin = KafkaAdminClient(**options, bootstrap_timeout_ms=REACH_MS)
         try:
             yield admin
         finally:
             admin.close()
     except (KafkaError, OSError) as error:
-        why = (str(error) or type(error).__name__).splitlines()[0]
-        raise KafkaUnavailable(f"Kafka at {kafka} does not answer ({why})") from None
+        raise unavailable(kafka, error) from None
 
 
 def _create(admin: KafkaAdminClient, missing: list[Topic], replication: int) -> None:
@@ -124,6 +150,11 @@ def _create(admin: KafkaAdminClient, missing: list[Topic], replication: int) -> 
         # Another process may be faster with one of them; the rest of the request is carried out.
         with suppress(TopicAlreadyExistsError):
             admin.create_topics(wanted)
+    except AuthorizationError:
+        names = ", ".join(topic.name for topic in missing)
+        raise TopicMismatch(
+            f"there is no topic {names} that HEADRACE_KAFKA_USER may see, nor may it create topics"
+        ) from None
     except InvalidReplicationFactorError:
         raise TopicMismatch(
             f"HEADRACE_REPLICATION: there are fewer than {replication} brokers to keep topic {missing[0].name}"

@@ -17,7 +17,7 @@ from streams.features.table import StateRefused
 from streams.runtime.batches import BatchApp
 from streams.runtime.connection import connection
 from streams.runtime.sender import UndeliveredError
-from streams.runtime.topics import KafkaUnavailable, TopicMismatch, verify
+from streams.runtime.topics import KafkaUnavailable, TopicMismatch, unavailable, verify
 from streams.stores.state import Fenced
 
 log = logging.getLogger(__name__)
@@ -174,8 +174,8 @@ async def _check(app: BatchApp, topics: Iterable[Topic]) -> None:
     try:
         await client.bootstrap()
         cluster = await client.fetch_all_metadata()
-    except KafkaError:
-        raise KafkaUnavailable(f"Kafka at {kafka} does not answer") from None
+    except KafkaError as error:
+        raise unavailable(kafka, error) from None
     finally:
         await client.close()
         logging.getLogger("aiokafka").setLevel(logging.WARNING)
