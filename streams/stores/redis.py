@@ -25,12 +25,13 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from streams.features.table import StateRefused
 from streams.stores import redis_scripts as scripts
 from streams.stores.redis_nodes import nodes
-from streams.stores.state import Checkpoint, Claim, Fenced, States
+from streams.stores.state import Checkpoint, Claim, Fenced, States, StoreUnavailable
 
 Values = Sequence[bytes | int | str]
 
@@ -49,6 +50,7 @@ class Hold:
     prefix: bytes = b""
     kept: int = 0  # the number of the last save that is known to be kept
     tried: int = 0  # of the last that was sent
+    scanned: str = ""  # the run of Redis in which the scan of what has changed was begun
 
 
 class RedisStateStore:
@@ -115,9 +117,13 @@ class RedisStateStore:
         await self._owned(partition, epoch, scripts.BEGIN_ROUND, [_checkpoint(partition), *changed], values)
 
     async def changed(self, partition: str, recent: bool, cursor: int = 0) -> tuple[int, list[bytes]]:
-        hold = self._holds.get(partition, Hold())
+        hold = self._holds.setdefault(partition, Hold())
         key = _changed(partition, hold.generation, recent)
-        then, entities = await self._nodes.asked(partition, lambda redis: redis.sscan(key, cursor, count=PAGE))
+        (then, entities), run = await self._nodes.asked(partition, lambda redis: _page(redis, key, cursor))
+        if cursor and run != hold.scanned:
+            # A cursor means something to the process alone that gave it; another would pass entities over.
+            raise StoreUnavailable(f"{partition}: Redis has been started, or taken over from, between two pages")
+        hold.scanned = run
         return int(then), list(entities)
 
     async def end_round(self, partition: str, epoch: int) -> None:
@@ -172,6 +178,15 @@ class RedisStateStore:
 
     async def _ran(self, partition: str, script: str, keys: Sequence[bytes], values: Values) -> Any:
         return await self._nodes.asked(partition, lambda redis: redis.register_script(script)(keys, values))
+
+
+async def _page(redis: Redis, key: bytes, cursor: int) -> tuple[tuple[int, list[bytes]], str]:
+    """Return a page of a set, and the id of the run of Redis that answers: both by one connection."""
+    async with redis.pipeline(transaction=False) as both:
+        both.sscan(key, cursor, count=PAGE)
+        both.info("server")
+        page, server = await both.execute()
+    return page, server["run_id"]
 
 
 def _key(partition: str, suffix: bytes) -> bytes:

@@ -142,7 +142,6 @@ KAFKA, OLDER, CASSANDRA = Fault(28, kafka_restarts), Fault(28, valkey_goes_back)
 UP, DOWN = Fault(14, three_workers), Fault(10, one_worker)
 
 CAMPAIGN = (*[KILL] * 10, UP, DOWN, LEARNER, *[HISTORY] * 2, KAFKA, OLDER, WIPE, CASSANDRA, ZOMBIE)
-BY_NAME = {fault.name: fault for fault in CAMPAIGN}
 SHORT = (KILL, LEARNER, OLDER)
 
 

@@ -1,7 +1,7 @@
 """Faults of clusters: one broker of three is killed, one Redis master of three is killed, and comes back empty."""
 
 from infra.local.cluster import LocalCluster
-from tests.chaos.faults import READY_SECONDS, Fault, World, _restart, _settle
+from tests.chaos.faults import HISTORY, KILL, LEARNER, READY_SECONDS, ZOMBIE, Fault, World, _restart, _settle
 from tests.local import within
 
 AWAY_SECONDS = 5.0  # longer than a broker's session and a node's time-out: leaders are elected without it
@@ -33,3 +33,4 @@ def _cluster(world: World) -> LocalCluster:
 
 BROKER, MASTER = Fault(20, kill_broker), Fault(20, kill_master)
 MEMBERS = (BROKER, MASTER)
+CLUSTER_CAMPAIGN = (*[KILL] * 4, LEARNER, HISTORY, *[BROKER] * 4, *[MASTER] * 3, ZOMBIE)

@@ -134,6 +134,37 @@ def test_a_replica_that_had_not_all_of_it_fences_the_owner(cluster: ValkeyCluste
     assert replica.asked("ROLE")[0] == "master"
 
 
+def test_a_scan_that_a_failover_cuts_in_two_is_broken_off(cluster: ValkeyCluster) -> None:
+    """Where the replica goes on, the master's cursor means nothing: entities would be missing from the archive."""
+    master, _ = pair(cluster)
+    partition = partition_at(master)
+    states = [(b"%d" % number, b"1") for number in range(5000)]
+
+    async def scenario(store: RedisStateStore) -> None:
+        epoch = (await store.claim(partition)).epoch
+        await store.save(partition, epoch, Checkpoint(1, b""), states)
+        cursor, found = await store.changed(partition, recent=True)
+        assert cursor
+        assert len(found) < len(states)
+        assert within(PATIENCE, lambda: bool(master.asked("WAIT", 1, 1000)))
+        master.kill()
+        said = ""
+        deadline = time.monotonic() + PATIENCE
+        while "between two pages" not in said:
+            assert time.monotonic() < deadline, said
+            with pytest.raises(StoreUnavailable) as caught:
+                await store.changed(partition, True, cursor)
+            said = str(caught.value)
+            await asyncio.sleep(0.1)
+        pages, cursor = set[bytes](), -1
+        while cursor:
+            cursor, found = await store.changed(partition, True, max(cursor, 0))
+            pages |= set(found)
+        assert pages == {entity for entity, _ in states}
+
+    run(scenario, cluster.url)
+
+
 def test_a_master_that_comes_back_empty_costs_its_own_partitions_alone(bare: ValkeyCluster) -> None:
     """Its owner is fenced and the next claim begins a new generation; owners elsewhere notice nothing."""
     master, other = bare.masters[0], bare.masters[1]
