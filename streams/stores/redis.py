@@ -117,7 +117,7 @@ class RedisStateStore:
         await self._owned(partition, epoch, scripts.BEGIN_ROUND, [_checkpoint(partition), *changed], values)
 
     async def changed(self, partition: str, recent: bool, cursor: int = 0) -> tuple[int, list[bytes]]:
-        hold = self._holds.setdefault(partition, Hold())
+        hold = self._holds.get(partition, Hold())
         key = _changed(partition, hold.generation, recent)
         (then, entities), run = await self._nodes.asked(partition, lambda redis: _page(redis, key, cursor))
         if cursor and run != hold.scanned:
