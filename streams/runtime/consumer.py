@@ -123,11 +123,18 @@ class BatchConsumer(driver.Consumer):
         self._told_at = float("-inf")
 
     def _new_consumer_thread(self) -> ConsumerThread:
-        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+        return ConsumerThread(self, loop=self.loop, thread_loop=self.loop, beacon=self.beacon)
 
     # -- delivery
 
     async def _drain_messages(self, fetcher: Any) -> None:
+        try:
+            await self._drain(fetcher)
+        except asyncio.CancelledError:
+            if not self.app.should_stop:  # else Faust would call it a crash if partitions are changing hands
+                raise
+
+    async def _drain(self, fetcher: Any) -> None:
         while not (self.should_stop or fetcher.should_stop):
             generation, assigned = self.generation, self._done.keys()
             if generation < 0 or not assigned:
@@ -135,7 +142,7 @@ class BatchConsumer(driver.Consumer):
                 continue
             ready = {tp for tp in assigned if self._ahead[tp] < BATCHES_AHEAD} - self._held
             timeout = IDLE_POLL if len(ready) == len(assigned) else HELD_POLL
-            fetched = await self._thread.run(self._thread.poll, generation, ready, timeout)
+            fetched = await self._thread.poll(generation, ready, timeout)
             by_topic: dict[str, list[Batch]] = {}
             for tp, (records, next_offset) in fetched.items():
                 batch = Batch(tp.topic, tp.partition, records, next_offset, generation)
@@ -215,7 +222,7 @@ class BatchConsumer(driver.Consumer):
         self._owned = set(assigned)  # from now on `revoking` is due, whatever happens below
         positions = {tp: answered.get(tp, EARLIEST) for tp in assigned}
         offsets = await until_answered(
-            lambda: self._thread.run(self._thread.open_at, generation, positions),
+            lambda: self._thread.open_at(generation, positions),
             lambda error: log.debug("offsets are not known yet: %r", error),
         )
         await self.app.ownership.assigned(set(assigned))
@@ -241,7 +248,7 @@ class BatchConsumer(driver.Consumer):
             return False
         try:
             async with asyncio.timeout(COMMIT_SECONDS):
-                await self._thread.run(self._thread.commit_positions, positions)
+                await self._thread.commit_positions(positions)
                 return True
         except (CommitFailedError, IllegalStateError) as error:
             log.debug("offsets were not committed, as partitions change: %r", error)

@@ -1,9 +1,14 @@
-"""The thread around aiokafka that Faust's consumer has: fetches as bytes, in the generation that is open."""
+"""What Faust has a thread for, around aiokafka, in the main loop: fetches as bytes, in the generation that is open.
+
+Two threads would take turns at one processor, as both run Python: each hand-over of a fetch or a seek then waits for
+the other's turn to end, up to 5 ms.
+"""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Awaitable, Collection, Iterable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import IllegalStateError
@@ -17,8 +22,9 @@ from streams.runtime.fetching import Fetched, RawFetcher
 if TYPE_CHECKING:
     from streams.runtime.consumer import BatchConsumer
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
+
+LEAVE_SECONDS = 5.0
 
 
 class Listener(driver.ConsumerRebalanceListener):
@@ -30,9 +36,27 @@ class Listener(driver.ConsumerRebalanceListener):
         return answer
 
 
+class _NoThread:
+    """Stands in for mode's WorkerThread, and serves in the main loop."""
+
+    def __init__(self, service: "ConsumerThread") -> None:
+        self._service = service
+
+    def start(self) -> None:
+        self._serving = asyncio.ensure_future(self._serve())
+
+    async def _serve(self) -> None:
+        with suppress(Exception):  # the worker has been told of it
+            await self._service._serve()
+
+    def stop(self) -> None:
+        """Called once the service has shut down."""
+
+
 class ConsumerThread(driver.AIOKafkaConsumerThread):
-    """Faust's thread around aiokafka: the methods below run in its event loop, so each is atomic up to its
-    next await."""
+    """Faust's service around aiokafka; its thread is none. Each method is atomic up to its next await."""
+
+    Worker = _NoThread  # type: ignore[assignment]
 
     consumer: "BatchConsumer"
     generation = 0
@@ -50,9 +74,29 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         await super().on_start()
         self._raw = RawFetcher.adopt(self._ensure_consumer()._fetcher, self.consumer.app.fetching.linger)
 
-    async def stop(self) -> None:
-        if not self.thread_loop.is_closed():  # a crash has ended the thread already
-            await super().stop()
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Call the consumer, past Faust's queue between threads, which a crash stops: the group would wait for it."""
+        await self.consumer.on_partitions_revoked(revoked)
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        await self.consumer.on_partitions_assigned(assigned, generation_id)
+
+    def close(self) -> None:
+        """Close nothing yet: Faust would cut the connections while the group is being left."""
+
+    async def on_thread_stop(self) -> None:
+        """Leave the group, which may wait for a rebalance of others; what counts, the last checkpoint, is written."""
+        try:
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await super().on_thread_stop()
+        except TimeoutError:
+            log.warning("the group was not left within %.0f s: it misses us when the session ends", LEAVE_SECONDS)
+            if self._consumer is not None:
+                await self._consumer._fetcher.close()
+                await self._consumer._client.close()
+
+    async def _gather_remaining_tasks(self) -> None:
+        """End none of the loop's other tasks: they are not the service's."""
 
     def on_crash(self, msg: str, *fmt: Any, **kwargs: Any) -> None:
         """Leave the report to the worker, which has one line for it."""
@@ -60,11 +104,6 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     def close_generation(self) -> None:
         self.generation += 1
         self.open = False
-
-    async def run(self, call: Callable[..., Awaitable[T]], *args: Any) -> T:
-        """Await `call(*args)` in the thread's loop, from the main one."""
-        future = asyncio.run_coroutine_threadsafe(_awaited(call, *args), self.thread_loop)
-        return await asyncio.wrap_future(future)
 
     async def poll(self, generation: int, ready: Collection[TP], timeout: float) -> Mapping[Any, Fetched]:
         with self._raw._subscriptions.fetch_context():
@@ -117,7 +156,3 @@ def within_log(tp: TP, offset: int, begin: int, end: int) -> int:
             begin,
         )
     return max(offset, begin)
-
-
-async def _awaited(call: Callable[..., Awaitable[T]], *args: Any) -> T:
-    return await call(*args)

@@ -40,7 +40,7 @@ EXPECTED = (
 """What may befall a sound worker: said in a line. Anything else is a fault of ours and shows where it is."""
 
 SWITCH_SECONDS = 0.0005
-"""How long one thread may keep the interpreter while the other, fetching or folding, waits: 5 ms by default."""
+"""How long one thread may keep the interpreter while another, as the Cassandra driver's, waits; by default 5 ms."""
 
 STOP_SECONDS = 20.0
 """For the last batches, the last checkpoint and the group: more than the 10 s that a handover has."""

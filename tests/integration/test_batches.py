@@ -161,6 +161,21 @@ def test_on_a_signal_what_was_folded_is_checkpointed(kafka, producer, start, tmp
     assert "gives up 2 partitions" in worker.said
 
 
+def test_a_stop_does_not_wait_for_a_rebalance(kafka, start, tmp_path):
+    """A worker that is told to stop while its group waits for a member that hangs ends in order, and soon."""
+    topic = new_topic(kafka, 4)
+    hanging = start(topic)
+    assert within(40, lambda: "has 4 partitions" in hanging.said)
+    worker = start(topic)
+    assert within(40, lambda: "has 2 partitions" in worker.said)
+    hanging.process.send_signal(signal.SIGSTOP)
+    start(topic)
+    assert within(40, lambda: "gives up 2 partitions" in worker.said)
+    began = time.monotonic()
+    assert worker.end(signal.SIGTERM) == 0
+    assert time.monotonic() - began < 8
+
+
 def test_a_last_checkpoint_that_fails_is_a_failure(kafka, start, tmp_path):
     """If `revoking` raises, a worker that was asked to stop still stops, with 1 and the reason."""
     worker = start(new_topic(kafka))
