@@ -8,6 +8,9 @@ the last good state says of them:
   before is a burst of wrong labels sooner than a changed world. (A model that is quick has learnt half of the burst
   within the block, and says so.)
 
+A heavy model is not asked a second time (its recipe says so): of it, what it said itself counts, and its state, whose
+copy takes long, is kept eight times as seldom.
+
 Then the learner goes back to a `good` state, `GOOD_EVERY` to twice as many examples old, and learns nothing from the
 next `FREEZE` examples; twice as many at each further trip. A loss that is still as high after `PATIENCE` trips is
 believed: the world has changed. All of it goes by the count of examples, so that it is a function of them.
@@ -52,7 +55,7 @@ class Guard(msgspec.Struct):
     """Where the guard of one learner stands; all plain values, `good` and `candidate` being states as bytes.
 
     `frozen` is how many examples are still to be left out, `trips` how often it has tripped so far and `recent` how
-    often in a row; `given` has the probabilities that the block's labels were given by the good state.
+    often in a row; `given` has the probabilities that the block's labels were given.
     """
 
     frozen: int = 0
@@ -84,7 +87,7 @@ class Guard(msgspec.Struct):
         return left_out
 
     def add(self, said: NDArray[np.float64], labels: NDArray[np.int8]) -> None:
-        """Take what the good state says, float64[n], of examples that turned out to be int8[n]; n is at most `room`."""
+        """Take what is said, float64[n], of examples that turned out to be int8[n]; n is at most `room`."""
         self.given += np.where(labels == 1, said, 1.0 - said).tolist()
 
     def close(self, model: Model) -> Trip | None:
@@ -105,10 +108,9 @@ class Guard(msgspec.Struct):
             self.recent = 0
         return None
 
-    @property
-    def good_is_due(self) -> bool:
-        """Whether it is time to `keep` the state."""
-        return self.since_good >= GOOD_EVERY
+    def good_is_due(self, times: int = 1) -> bool:
+        """Say whether it is time to `keep` the state, which is kept so many `times` as seldom."""
+        return self.since_good >= GOOD_EVERY * times
 
     def keep(self, state: bytes) -> None:
         """Keep a state: what was kept before it, and has not been found bad since, is good."""

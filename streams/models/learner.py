@@ -22,6 +22,9 @@ HEAVIEST = 1e4
 MOST_TAKEN_BACK = 100.0
 """The weight of a correction of what the model is sure of; beyond, its label is believed no more than so."""
 
+HEAVY_TIMES = 8
+"""How many times as seldom the state of a heavy model is kept."""
+
 FAILURES = (ArithmeticError, ValueError)
 """What a model's arithmetic raises when its weights have gone wrong."""
 
@@ -55,6 +58,7 @@ class Learner:
         self.recipe = recipe
         self.names = names
         self.model: Model = RECIPES[recipe].make(names)
+        self.heavy = RECIPES[recipe].heavy
         self.calibrator = Calibrator()
         self.guard = Guard()
         self.examples_learnt = 0
@@ -134,11 +138,11 @@ class Learner:
         if unsound.size:
             self._go_back()
             return taken
-        self.guard.add(self._reference(rows) if self.guard.good else raw, labels)
+        self.guard.add(raw if self.heavy or not self.guard.good else self._reference(rows), labels)
         if self.guard.room == 0:
             if self.guard.close(self.model):
                 self._go_back()
-            elif self.guard.good_is_due:
+            elif self.guard.good_is_due(HEAVY_TIMES if self.heavy else 1):
                 self.guard.keep(self._state())
         return taken
 

@@ -22,10 +22,14 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Recipe:
-    """A model by name; `make` returns it unlearnt, over the features of the names given."""
+    """A model by name; `make` returns it unlearnt, over the features of the names given.
+
+    A `heavy` one takes longer to copy and to ask than an example is worth: its guard does both seldom.
+    """
 
     name: str
     make: Callable[[tuple[str, ...]], Model]
+    heavy: bool = False
 
 
 def logistic(names: tuple[str, ...]) -> Model:  # noqa: ARG001 - it takes features as they come
@@ -98,30 +102,60 @@ class Only(base.Transformer):
 
 
 LARGEST_TREE = 4.0  # MiB
+MEASURED_EVERY = 8_192
+"""Examples between two looks at how large a tree is. River's own look is at multiples of the weight seen, which
+weighted examples step over."""
+NEVER = 1 << 62
+
+
+class BoundedTree(trees.HoeffdingAdaptiveTreeClassifier):
+    """River's Hoeffding adaptive tree, held to its size whatever the examples weigh."""
+
+    _examples = 0
+
+    def learn_one(self, x: dict[Any, Any], y: Any, *, w: float = 1.0) -> None:
+        """Learn that `x` turned out to be `y`, as if `w` times."""
+        super().learn_one(x, y, w=w)  # type: ignore[no-untyped-call]
+        self._examples += 1
+        if self._examples % MEASURED_EVERY == 0:
+            _hold(self)
 
 
 def tree(names: tuple[str, ...]) -> Model:
     """Return a Hoeffding tree that replaces branches whose errors drift (Bifet & Gavaldà, 2009)."""
-    return _looking(names) | trees.HoeffdingAdaptiveTreeClassifier(
+    return _looking(names) | BoundedTree(
         grace_period=500,
         delta=1e-3,
         max_share_to_split=1.0,
         leaf_prediction="mc",
         splitter=trees.splitter.HistogramSplitter(),
         max_size=LARGEST_TREE,
-        memory_estimate_period=100_000,
+        memory_estimate_period=NEVER,
         seed=1,
     )
 
 
 class WeighedForest(forest.ARFClassifier):
-    """River's adaptive random forest, in which an example's weight is how often a tree draws it on average."""
+    """River's adaptive random forest, in which an example's weight is how often a tree draws it on average, each
+    tree held to its size."""
+
+    _examples = 0
 
     def learn_one(self, x: dict[Any, Any], y: Any, w: float = 1.0) -> None:  # type: ignore[override]
         """Learn that `x` turned out to be `y`, as if `w` times."""
         usual, self.lambda_value = self.lambda_value, self.lambda_value * w  # type: ignore[assignment]
         super().learn_one(x, y)
         self.lambda_value = usual
+        self._examples += 1
+        if self._examples % MEASURED_EVERY == 0:
+            for one in self:
+                _hold(one)
+
+
+def _hold(one: trees.HoeffdingTreeClassifier) -> None:
+    """Let a tree give up its least promising leaves if it is too large."""
+    if one._root is not None:
+        one._estimate_model_size()  # type: ignore[no-untyped-call]
 
 
 def adaptive_forest(names: tuple[str, ...]) -> Model:
@@ -134,7 +168,7 @@ def adaptive_forest(names: tuple[str, ...]) -> Model:
         leaf_prediction="mc",
         splitter=trees.splitter.HistogramSplitter(),
         max_size=LARGEST_TREE,
-        memory_estimate_period=100_000,
+        memory_estimate_period=NEVER,
         seed=1,
     )
 
@@ -150,7 +184,7 @@ RECIPES = {
         Recipe("binned", binned),
         Recipe("nimble", nimble),
         Recipe("logistic", logistic),
-        Recipe("tree", tree),
-        Recipe("forest", adaptive_forest),
+        Recipe("tree", tree, heavy=True),
+        Recipe("forest", adaptive_forest, heavy=True),
     )
 }

@@ -8,8 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from streams.models import guard as guarding
+from streams.models import learner as learning
 from streams.models.guard import BLOCK, FREEZE, GOOD_EVERY, LONGEST_FREEZE, USUAL, Guard, bounded
-from streams.models.learner import Learner
+from streams.models.learner import HEAVY_TIMES, Learner
 from streams.models.recipes import RECIPES, Recipe
 from streams.models.storage import Arrays
 
@@ -118,6 +119,23 @@ def test_each_further_trip_freezes_longer(brittle: Learner) -> None:
     assert brittle.guard.trips == 10
 
 
+def test_a_heavy_model_is_copied_seldom_and_not_asked_again(brittle: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its state is kept eight times as seldom, and loaded only where it is gone back to."""
+    loaded: list[bytes] = []
+    load = learning.load
+    monkeypatch.setattr(learning, "load", lambda *given: loaded.append(given[2]) or load(*given))
+    rows, labels = drawn(2 * HEAVY_TIMES * GOOD_EVERY)
+    brittle.heavy = True
+    teach(brittle, rows[: HEAVY_TIMES * GOOD_EVERY - 1], labels[: HEAVY_TIMES * GOOD_EVERY - 1])
+    assert not brittle.guard.candidate
+    teach(brittle, rows, labels)
+    assert brittle.guard.good
+    assert not loaded
+    teach(brittle, np.array([[0.0, 99.0], [1.0, 1.0]]), np.array([0, 1], np.int8))
+    assert len(loaded) == 1
+    assert brittle.model.arrays()["seen"][0] == HEAVY_TIMES * GOOD_EVERY  # type: ignore[attr-defined]
+
+
 def loss(learner: Learner) -> float:
     """The mean log loss on events that nobody has learnt from."""
     rows, labels = drawn(2000, seed=9)
@@ -127,7 +145,8 @@ def loss(learner: Learner) -> float:
     return float(-np.log(np.where(labels == 1, scores, 1 - scores)).mean())
 
 
-def test_a_burst_of_wrong_labels_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("heavy", [False, True], ids=["light", "heavy"])
+def test_a_burst_of_wrong_labels_is_taken_back(monkeypatch: pytest.MonkeyPatch, heavy: bool) -> None:
     """Two fifths of a few blocks' labels turned round: the guard notices within a block, and what is served afterwards
     is as good as before; without the guard it is not."""
     rows, labels = drawn(60 * BLOCK)
@@ -141,6 +160,7 @@ def test_a_burst_of_wrong_labels_is_taken_back(monkeypatch: pytest.MonkeyPatch) 
         return before, loss(learner)
 
     guarded = Learner("logistic", NAMES)
+    guarded.heavy = heavy
     before, afterwards = after(guarded)
     assert guarded.guard.trips == 1
     assert guarded.examples_skipped == 3 * BLOCK  # noticed at the end of the first block

@@ -5,10 +5,12 @@ That its compiled scorer equals it stands in `test_compiled.py`, that it can be 
 
 import math
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
 
+from streams.models import recipes
 from streams.models.compiled import explainer, scorer
 from streams.models.recipes import RECIPES, Model
 from streams.models.storage import dump, load
@@ -69,6 +71,20 @@ def test_its_memory_is_bounded(recipe: str) -> None:
     """Four times the examples do not make it twice as large, or it is a few trees of a megabyte or so."""
     small, large = (len(dump(taught(recipe, examples))) for examples in (1_500, 6_000))
     assert large < max(2 * small, 5_000_000)
+
+
+@pytest.mark.parametrize("recipe", ["tree", "forest"])
+def test_a_tree_is_held_to_its_size_whatever_examples_weigh(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """River looks at multiples of the weight seen, which weights of 7 step over: here the count of examples tells."""
+    monkeypatch.setattr(recipes, "LARGEST_TREE", 0.001)  # MiB
+    monkeypatch.setattr(recipes, "MEASURED_EVERY", 200)
+    model = RECIPES[recipe].make(NAMES)
+    whole: Any = model[-1]  # type: ignore[index]
+    given_up = []
+    for row in np.random.default_rng(8).lognormal(1, 1, (200, 3)).tolist():
+        model.learn_one(dict(zip(NAMES, row, strict=True)), row[0] > 8, w=7.0)
+        given_up.append(sum(one._n_inactive_leaves for one in (whole if recipe == "forest" else [whole])))
+    assert max(given_up[:-1]) == 0 < given_up[-1]
 
 
 @every
