@@ -6,7 +6,7 @@ MINUTES ?= 8
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test simulate check bench recovery chaos scenarios quality bench-quality up down lock clean
+.PHONY: help setup demo test simulate check bench recovery chaos cluster scenarios quality bench-quality up down lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ recovery: setup ## how soon a replacement scores after kill -9 with 1,000,000 en
 
 chaos: setup ## the fault campaign, compared with an oracle (SEED=7 repeats one, MINUTES=8)
 	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+cluster: setup ## the fault campaign on three brokers, three Redis masters and two workers (SEED=7, MINUTES=8)
+	@$(BIN)/python -m tests.chaos --cluster --rate 800 --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 scenarios: setup ## the models while fraud changes its pattern, and while examples are bad (plots in build/)
 	@$(BIN)/python -m tests.scenarios
