@@ -16,15 +16,14 @@ class DockerError(Exception):
     """Docker or a tool is missing, does not answer, or could not do it; the first line says which."""
 
 
-def run(*command: str, stdin: int | None = None, timeout: float = BUILD_SECONDS) -> str:
+def run(*command: str, timeout: float = BUILD_SECONDS) -> str:
     """Return what a command prints; raise DockerError with its last lines where it fails."""
     try:
         done = subprocess.run(
             command,
             env={**os.environ, **BUILDKIT},
-            stdin=subprocess.DEVNULL if stdin is None else stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
             text=True,
             timeout=timeout,
             check=False,

@@ -57,16 +57,16 @@ def _cassandra(folder: Path) -> None:
     (folder / "logback.xml").write_text(log, encoding="utf-8")
     agent = next(jar.name for jar in fetch(["cassandra"])["cassandra"] if jar.name.startswith("jamm-"))
     options = cassandra.java_options(Path("/opt/cassandra/jars", agent), Path("/etc/cassandra"), home)
-    _jars("cassandra", folder, [JAVA_QUIET, *options])
+    _jars("cassandra", folder, [JAVA_QUIET, *options], "/etc/cassandra")
 
 
-def _jars(server: str, folder: Path, options: list[str]) -> None:
-    """The server's locked jars, and a Java argument file with its options and its class path: configuration, then jars in order."""
+def _jars(server: str, folder: Path, options: list[str], *folders: str) -> None:
+    """The server's locked jars, and a Java argument file with its options and its class path, `folders` first."""
     jars = fetch([server], progress=True)[server]
     (folder / "jars").mkdir()
     for jar in jars:
         shutil.copy(jar, folder / "jars")
-    path = ":".join([f"/etc/{server}", *(f"/opt/{server}/jars/{jar.name}" for jar in jars)])
+    path = ":".join([*folders, *(f"/opt/{server}/jars/{jar.name}" for jar in jars)])
     (folder / "java.args").write_text("\n".join([*options, "-cp", path, ""]), encoding="utf-8")
 
 
