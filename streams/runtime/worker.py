@@ -18,7 +18,7 @@ from streams.runtime.batches import BatchApp
 from streams.runtime.connection import connection
 from streams.runtime.sender import UndeliveredError
 from streams.runtime.topics import KafkaUnavailable, TopicMismatch, unavailable, verify
-from streams.stores.state import Fenced
+from streams.stores.state import Fenced, StoreRefused
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ EXPECTED = (
     ConnectionError,
     Fenced,
     StateRefused,
+    StoreRefused,
     UndeliveredError,
 )
 """What may befall a sound worker: said in a line. Anything else is a fault of ours and shows where it is."""

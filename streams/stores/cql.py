@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from cassandra import (
@@ -15,6 +16,7 @@ from cassandra import (
     DriverException,
     OperationTimedOut,
     RequestExecutionException,
+    Unauthorized,
     UnresolvableContactPoints,
 )
 from cassandra.auth import PlainTextAuthProvider
@@ -24,6 +26,7 @@ from cassandra.policies import ConstantReconnectionPolicy, DCAwareRoundRobinPoli
 from cassandra.query import BatchStatement, BatchType, BoundStatement, PreparedStatement, tuple_factory
 
 from streams.settings import Cassandra, CassandraAccess
+from streams.stores.cql_refusal import unreachable
 from streams.stores.history import OnRetry, StoreUnreachable
 
 BATCH_BYTES = 32 * 1024
@@ -52,7 +55,6 @@ class CqlSession:
 
     def __init__(self, cassandra: Cassandra, on_retry: OnRetry) -> None:
         self._access = cassandra if isinstance(cassandra, CassandraAccess) else CassandraAccess(cassandra)
-        self._address = self._access.address
         self._on_retry = on_retry
         self._slots = asyncio.Semaphore(IN_FLIGHT)
 
@@ -60,7 +62,7 @@ class CqlSession:
         """Connect and create what is missing of the schema; blocks. Raises StoreUnreachable."""
         # What matters of the driver's own warnings is in the errors raised and told of here.
         logging.getLogger("cassandra").setLevel(logging.CRITICAL)
-        host, _, port = self._address.rpartition(":")
+        host, _, port = self._access.address.rpartition(":")
         try:
             self._cluster = Cluster(
                 [host],
@@ -71,21 +73,22 @@ class CqlSession:
                 reconnection_policy=ConstantReconnectionPolicy(1.0, max_attempts=None),
             )
         except UnresolvableContactPoints:
-            raise StoreUnreachable(f"Cassandra at {self._address}: no such host") from None
+            raise StoreUnreachable(f"Cassandra at {self._access}: no such host") from None
         try:
             self._session = self._cluster.connect()
-            for statement in schema:
-                self._session.execute(statement, timeout=SCHEMA_SECONDS)
+            with suppress(Unauthorized):  # others create it then; what is not there is told of by `prepare`
+                for statement in schema:
+                    self._session.execute(statement, timeout=SCHEMA_SECONDS)
         except (NoHostAvailable, DriverException, OSError) as error:
             self._cluster.shutdown()
-            raise StoreUnreachable(f"Cassandra at {self._address}: {_cause(error)}") from None
+            raise unreachable(self._access, error) from None
 
     def prepare(self, statement: str) -> PreparedStatement:
         """Prepare an idempotent statement; blocks. Raises StoreUnreachable where the schema is another."""
         try:
             prepared = self._session.prepare(statement)
         except (NoHostAvailable, DriverException) as error:
-            raise StoreUnreachable(f"Cassandra at {self._address}: {_cause(error)}") from None
+            raise unreachable(self._access, error) from None
         prepared.is_idempotent = True
         return prepared
 
@@ -98,7 +101,7 @@ class CqlSession:
         try:
             await _bridge(self._session.execute_async(PING))
         except PASSING as error:
-            raise StoreUnreachable(f"Cassandra at {self._address}: {_cause(error)}") from None
+            raise unreachable(self._access, error) from None
 
     async def write(self, rows: Iterable[BoundStatement]) -> None:
         """Write rows; returns once all of them are kept."""
@@ -120,8 +123,10 @@ class CqlSession:
             try:
                 async with self._slots:
                     return await _bridge(self._session.execute_async(statement))
+            except Unauthorized as error:
+                raise unreachable(self._access, error) from None
             except PASSING as error:
-                self._on_retry(StoreUnreachable(f"Cassandra at {self._address}: {_cause(error)}"))
+                self._on_retry(unreachable(self._access, error))
             await asyncio.sleep(backoff)
             backoff = min(2 * backoff, LONGEST_BACKOFF)
 
@@ -215,10 +220,3 @@ def _bridge(response: ResponseFuture) -> "asyncio.Future[list[Row]]":
         lambda error: loop.call_soon_threadsafe(settle, future.set_exception, error),
     )
     return future
-
-
-def _cause(error: BaseException) -> str:
-    """Return the first line of what lies at the bottom of an error of the driver."""
-    if isinstance(error, NoHostAvailable):
-        return _cause(next(iter(error.errors.values()))) if error.errors else "no node answers"
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -9,6 +9,7 @@ caller's next attempt. A slot that moves key by key (ASK, TRYAGAIN) is waited fo
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from re import search
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
@@ -18,7 +19,9 @@ from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.exceptions import (
     AskError,
+    AuthenticationError,
     ClusterDownError,
+    NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
@@ -27,13 +30,15 @@ from redis.exceptions import (
 )
 
 from streams.stores.redis_packing import pack_quickly
-from streams.stores.state import StoreUnavailable
+from streams.stores.state import StoreRefused, StoreUnavailable
 
 SOCKET_SECONDS = 5.0
 
 PASSING = (ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError)
 PASSING_CODES = ("NOREPLICAS", "MISCONF", "BUSY")
 """Replies of a Redis that fails over, is full or may not write for now; redis-py has no class for the latter."""
+
+NOT_ALLOWED = (AuthenticationError, NoPermissionError)
 
 CLUSTER = "+cluster"
 """What the scheme of a cluster's URL ends in: `redis+cluster://host:port,host:port`, some nodes of it."""
@@ -86,11 +91,19 @@ class Node:
                 f"Redis at {self.address} sends on to {error.host}:{error.port}, as clusters do "
                 f"(their URL begins with redis+cluster://)"
             ) from None
+        except NOT_ALLOWED as error:
+            raise StoreRefused(
+                f"HEADRACE_REDIS: Redis at {self.address} does not allow this process: {error}"
+            ) from None
         except ResponseError as error:
             if isinstance(error, PASSING) or str(error).startswith(PASSING_CODES):
                 raise StoreUnavailable(f"Redis at {self.address} does not serve: {error}") from None
             raise
         except (RedisError, OSError) as error:
+            if why := search(r"certificate verify failed: (.*?)( \(_ssl|$)", str(error)):
+                raise StoreUnavailable(
+                    f"HEADRACE_REDIS: the certificate of Redis at {self.address} is refused: {why[1]}"
+                ) from None
             raise StoreUnavailable(f"Redis at {self.address} does not answer: {error}") from None
 
 

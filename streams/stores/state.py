@@ -24,6 +24,10 @@ class StoreUnavailable(ConnectionError):
     """The store does not answer; the message names it. What was to be written may or may not have been."""
 
 
+class StoreRefused(Exception):
+    """The store does not let this process do what it must: trying again is no use. The message names the setting."""
+
+
 class SnapshotsUnavailable(StoreUnavailable):
     """The store of the snapshots does not answer."""
 
