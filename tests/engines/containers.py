@@ -4,6 +4,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from os import getpid
 from pathlib import Path
 
@@ -97,8 +98,9 @@ class Containers:
         for name, value in BEHAVIOUR.items():
             container.with_env("KAFKA_" + name.upper().replace(".", "_"), str(value))
         container.with_env("KAFKA_HEAP_OPTS", "-Xms256m -Xmx512m")
-        container.with_env("KAFKA_JVM_PERFORMANCE_OPTS", "-XX:TieredStopAtLevel=1 -XX:+UseG1GC")
-        with _running(container, container.port, _kafka_answers) as server:
+        container.with_env("KAFKA_JVM_PERFORMANCE_OPTS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+        start = partial(container.start, timeout=START_TIMEOUT)
+        with _running(container, container.port, _kafka_answers, start) as server:
             yield server
 
     @contextmanager
@@ -126,11 +128,16 @@ class Containers:
 
 
 @contextmanager
-def _running(container: DockerContainer, inner: int, answering: Callable[[int], bool]) -> Iterator[Contained]:
+def _running(
+    container: DockerContainer, inner: int, answering: Callable[[int], bool], start: Callable[[], object] | None = None
+) -> Iterator[Contained]:
     server = Contained(container, inner, answering)
-    with container:
+    try:
+        (start or container.start)()
         server.wait_healthy()
         yield server
+    finally:
+        container.stop()
 
 
 def sweep(client: docker.DockerClient) -> int:
