@@ -1,0 +1,1 @@
+"""What must be there before the services start."""
