@@ -6,7 +6,7 @@ MINUTES ?= 8
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test simulate check bench recovery chaos cluster scenarios quality bench-quality up down lock clean
+.PHONY: help setup demo test test-containers simulate check bench recovery chaos cluster scenarios quality bench-quality up down lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,12 @@ demo: setup ## the whole fraud pipeline live on this machine (DURATION=60 ends i
 
 test: setup ## all tests, the real local servers included
 	@$(BIN)/python -m pytest -n 3 --dist loadfile
+
+test-containers: setup ## the integration tests again, with the servers in containers (needs Docker)
+	@$(BIN)/python -m tests.engines images
+	@$(BIN)/python -m pytest --engine containers -n 3 --dist loadfile tests/integration tests/contract; \
+		status=$$?; $(BIN)/python -m tests.engines sweep; exit $$status
+	@[ ! -d tests/containers ] || $(BIN)/python -m pytest --engine containers tests/containers
 
 simulate: setup ## mishaps in every order in a simulated cluster, and what finds a protocol that lacks a step (CASES=10000)
 	@CASES=$(or $(CASES),10000) $(BIN)/python -m pytest tests/unit/streams/test_simulation.py --timeout 0 -s

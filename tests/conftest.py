@@ -93,7 +93,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         on = engine_of(item, chosen)
         item.user_properties.append(("engine", on))
         if on and on != chosen and ON_CONTAINERS not in fixtures:
-            item.add_marker(pytest.mark.skip(reason=ELSEWHERE[on]))
+            mark = item.get_closest_marker(on)
+            item.add_marker(pytest.mark.skip(reason=mark.args[0] if mark and mark.args else ELSEWHERE[on]))
     if chosen == ON_CONTAINERS:
         unserved = [item for item in items if not engine_of(item, chosen)]
         config.hook.pytest_deselected(items=unserved)
