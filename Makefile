@@ -9,7 +9,7 @@ BIN := .venv/bin
 .PHONY: help setup demo test test-containers simulate check bench recovery chaos cluster scenarios quality bench-quality up down lock clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/ready .venv/kernels ## install everything into .venv (the other targets do it by themselves)
 
