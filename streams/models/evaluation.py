@@ -13,27 +13,40 @@ class CalibrationBins(NamedTuple):
 
     predicted: NDArray[np.float64]
     observed: NDArray[np.float64]
-    counts: NDArray[np.int64]
+    counts: NDArray[np.float64]
 
 
-def calibration_bins(scores: NDArray[np.float64], labels: NDArray[np.int8], bins: int = BINS) -> CalibrationBins:
+def calibration_bins(
+    scores: NDArray[np.float64],
+    labels: NDArray[np.int8],
+    bins: int = BINS,
+    weights: NDArray[np.float64] | None = None,
+) -> CalibrationBins:
     """Return what was predicted and what came true, in at most `bins` bins; equal scores share one.
 
+    A row counts once, or as often as its weight says.
+
     >>> calibration_bins(np.array([0.1, 0.3, 0.8, 0.6]), np.array([0, 0, 1, 1], np.int8), 2)
-    CalibrationBins(predicted=array([0.2, 0.7]), observed=array([0., 1.]), counts=array([2, 2]))
+    CalibrationBins(predicted=array([0.2, 0.7]), observed=array([0., 1.]), counts=array([2., 2.]))
     """
     order = np.argsort(scores, kind="stable")
-    ordered = scores[order]
-    cuts = np.arange(1, bins) * len(scores) // bins
+    ordered, truth = scores[order], labels[order]
+    mass = np.ones(len(scores)) if weights is None else weights[order]
+    total = np.cumsum(mass)
+    cuts = np.searchsorted(total, np.arange(1, bins) * total[-1] / bins, side="right")
     # Tied scores are one prediction: a cut among them moves to where they begin.
-    begins = np.unique(np.concatenate([[0], np.searchsorted(ordered, ordered[cuts])]))
-    counts = np.diff(np.append(begins, len(scores)))
-    predicted = np.add.reduceat(ordered, begins) / counts
-    observed = np.add.reduceat(labels[order].astype(np.float64), begins) / counts
+    begins = np.unique(np.concatenate([[0], np.searchsorted(ordered, ordered[np.minimum(cuts, len(scores) - 1)])]))
+    counts = np.add.reduceat(mass, begins)
+    predicted, observed = (np.add.reduceat(mass * values, begins) / counts for values in (ordered, truth))
     return CalibrationBins(predicted, observed, counts)
 
 
-def calibration_error(scores: NDArray[np.float64], labels: NDArray[np.int8], bins: int = BINS) -> float:
+def calibration_error(
+    scores: NDArray[np.float64],
+    labels: NDArray[np.int8],
+    bins: int = BINS,
+    weights: NDArray[np.float64] | None = None,
+) -> float:
     """Return the expected calibration error, the mean distance of observed from predicted over bins of equal mass;
     NaN of nothing.
 
@@ -44,8 +57,8 @@ def calibration_error(scores: NDArray[np.float64], labels: NDArray[np.int8], bin
     """
     if not len(scores):
         return float("nan")
-    predicted, observed, counts = calibration_bins(scores, labels, bins)
-    return float(np.abs(predicted - observed) @ counts) / len(scores)
+    predicted, observed, counts = calibration_bins(scores, labels, bins, weights)
+    return float(np.abs(predicted - observed) @ counts / counts.sum())
 
 
 def card_precision(

@@ -1,9 +1,10 @@
 """Which recipe is the champion: decided on delayed labels, by the scores that were given at the time.
 
 After every `GRID` labels each challenger is compared with the champion over the newest 16, 32 and 64 blocks of
-`BLOCK` labels, pairwise: both scored the same events. The difference of a block's mean log losses is one observation,
-and the test is Student's, one-sided, over the blocks. What only one of them scored, as the other's recipe was not there
-yet, is left out; a block that has less than half of its labels left says nothing, and no window that it is in.
+`BLOCK` labels, pairwise: both scored the same events, and each counts for as many as it stands for. The difference of a
+block's mean log losses is one observation, and the test is Student's, one-sided, over the blocks. What only one of them
+scored, as the other's recipe was not there yet, is left out, and so is a label that was corrected since; a block that
+has less than half of its labels left says nothing, and no window that it is in.
 
 *Promotion*: the challenger's loss is lower by more than `MARGIN` of the champion's at p < 1e-5. So few are wrong that
 looking again and again does no harm: with three looks at each point of the grid, an unjustified promotion is to be
@@ -82,11 +83,11 @@ def _better(
         labels = blocks * BLOCK
         if progressive.seen - seat.since < labels:
             return None
-        scores, truth = progressive.newest(labels)
+        scores, truth, weights = progressive.newest(labels)
         both = ~(np.isnan(scores[:, champion_at]) | np.isnan(scores[:, challenger_at]))
         if truth[both].sum() < FEWEST_POSITIVES:
             continue
-        ours, theirs = (_block_losses(scores[:, at], truth, both) for at in (champion_at, challenger_at))
+        ours, theirs = (_block_losses(scores[:, at], truth, weights, both) for at in (champion_at, challenger_at))
         t = student(ours * (1.0 - margin) - theirs)
         if t > least:
             gain = float(ours.mean() - theirs.mean())
@@ -96,12 +97,13 @@ def _better(
 
 
 def _block_losses(
-    scores: NDArray[np.float64], labels: NDArray[np.int8], both: NDArray[np.bool_]
+    scores: NDArray[np.float64], labels: NDArray[np.int8], weights: NDArray[np.float64], both: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
     """Return each block's mean loss over what `both` have scored, NaN where that is less than half of it."""
-    losses = np.where(both, log_losses(scores, labels), 0.0).reshape(-1, BLOCK).sum(axis=1)
-    counts = both.reshape(-1, BLOCK).sum(axis=1)
-    return np.where(counts >= BLOCK // 2, losses / np.maximum(counts, 1), np.nan)
+    masses = np.where(both, weights, 0.0)
+    losses = (masses * np.where(both, log_losses(scores, labels), 0.0)).reshape(-1, BLOCK).sum(axis=1)
+    counts, masses = (column.reshape(-1, BLOCK).sum(axis=1) for column in (both, masses))
+    return np.where(counts >= BLOCK // 2, losses / np.where(counts, masses, 1.0), np.nan)
 
 
 def student(differences: NDArray[np.float64]) -> float:

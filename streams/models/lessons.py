@@ -133,7 +133,8 @@ class Lessons:
             corrects = np.array([NOTHING if one.corrects is None else one.corrects for one in taken], np.int8)
             for learner in self.learners.values():
                 learner.learn_rows(rows.features[new], labels, weights, corrects)
-            self._judge(taken, labels)
+            # A correction says nothing of events that were left out: its weight is that of what it corrects.
+            self._judge(taken, labels, np.where(corrects == NOTHING, weights, 1.0), corrects)
         return outcomes
 
     def take(self, example: Example) -> Outcome:
@@ -219,13 +220,21 @@ class Lessons:
             return True  # made before examples said where their label is from
         return self.seen.add(example.label_partition, example.label_offset)
 
-    def _judge(self, examples: Sequence[Example], labels: NDArray[np.int8]) -> None:
+    def _judge(
+        self,
+        examples: Sequence[Example],
+        labels: NDArray[np.int8],
+        weights: NDArray[np.float64],
+        corrects: NDArray[np.int8],
+    ) -> None:
         """Take what was said of the examples, and see at each point of the grid who is champion."""
         scores = np.array([self._scores(example) for example in examples], np.float64)
+        events = np.array([zlib.crc32(example.event_id.encode()) for example in examples], np.uint32)
         at = 0
         while at < len(examples):
             end = min(len(examples), at + GRID - self.progressive.seen % GRID)
-            self.progressive.add(scores[at:end], labels[at:end])
+            part = slice(at, end)
+            self.progressive.add(scores[part], labels[part], weights[part], events[part], corrects[part])
             at = end
             if self.progressive.seen % GRID == 0:
                 self._decide(examples[end - 1].label_time)

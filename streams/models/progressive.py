@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Self
+from typing import NamedTuple, Self
 
 import msgspec
 import numpy as np
@@ -24,15 +24,27 @@ class _Kept(msgspec.Struct, array_like=True):
     seen: int
     scores: bytes
     labels: bytes
+    weights: bytes = b""
+    events: bytes = b""
 
 
 _decode = msgspec.msgpack.Decoder(_Kept).decode
 
 
+class Said(NamedTuple):
+    """What n events were given, float64[n, recipes], NaN where nothing counts; what they turned out to be, int8[n];
+    and for how many events each stands, float64[n]."""
+
+    scores: NDArray[np.float64]
+    labels: NDArray[np.int8]
+    weights: NDArray[np.float64]
+
+
 class Progressive:
     """The last `window` labels, each with the score that every recipe gave its event, and what they say.
 
-    `seen` counts all there have been. A score is NaN where the recipe gave none; they are kept as float32.
+    `seen` counts all there have been. A score is NaN where the recipe gave none; they are kept as float32. Of an event
+    whose label was corrected the last label counts: the one before is struck out, its scores are NaN.
 
     >>> progressive = Progressive(("logistic",))
     >>> progressive.add(np.array([[0.1], [0.4], [0.35], [0.8]]), np.array([0, 0, 1, 1], np.int8))
@@ -45,6 +57,9 @@ class Progressive:
         self.seen = 0
         self._scores = np.full((window, len(self.recipes)), np.nan, np.float32)
         self._labels = np.zeros(window, np.int8)
+        self._weights = np.ones(window, np.float32)
+        self._events = np.zeros(window, np.uint32)
+        self._measured: dict[str, dict[str, float]] = {}
 
     @classmethod
     def from_bytes(cls, data: bytes, recipes: Sequence[str], window: int = WINDOW) -> Self:
@@ -60,64 +75,101 @@ class Progressive:
             if recipe in progressive.recipes:
                 progressive._scores[: labels.size, progressive.recipes.index(recipe)] = scores[:, at]
         progressive._labels[: labels.size] = labels
+        if kept.weights:  # the first of them were kept without
+            progressive._weights[: labels.size] = np.frombuffer(kept.weights, np.float32)
+            progressive._events[: labels.size] = np.frombuffer(kept.events, np.uint32)
         progressive.seen = kept.seen
         return progressive
 
     def to_bytes(self) -> bytes:
         """Return all there is to it."""
         held = slice(0, min(self.seen, self._labels.size))
-        return msgspec.msgpack.encode(
-            _Kept(self.recipes, self.seen, self._scores[held].tobytes(), self._labels[held].tobytes())
-        )
+        columns = (self._scores, self._labels, self._weights, self._events)
+        return msgspec.msgpack.encode(_Kept(self.recipes, self.seen, *(column[held].tobytes() for column in columns)))
 
-    def add(self, scores: NDArray[np.float64], labels: NDArray[np.int8]) -> None:
-        """Take the scores that n events were given, float64[n, recipes], and the labels they turned out to have."""
-        window = self._labels.size
-        at = np.arange(self.seen, self.seen + len(labels))[-window:] % window
+    def add(
+        self,
+        scores: NDArray[np.float64],
+        labels: NDArray[np.int8],
+        weights: NDArray[np.float64] | None = None,
+        events: NDArray[np.uint32] | None = None,
+        corrects: NDArray[np.int8] | None = None,
+    ) -> None:
+        """Take the scores that n events were given, float64[n, recipes], and the labels they turned out to have.
+
+        `weights` float64[n] says for how many events each stands, 1 unless given; `events` uint32[n] which events they
+        are, and `corrects` int8[n] which label of the same event each takes the place of, negative for none.
+        """
+        window, n = self._labels.size, len(labels)
+        places = np.arange(self.seen, self.seen + n)[-window:]
+        at = places % window
         self._scores[at] = scores[-window:]
         self._labels[at] = labels[-window:]
-        self.seen += len(labels)
+        self._weights[at] = 1.0 if weights is None else weights[-window:]
+        self._events[at] = 0 if events is None else events[-window:]
+        self.seen += n
+        self._measured.clear()
+        if events is not None and corrects is not None:
+            for row in np.flatnonzero(corrects >= 0).tolist():
+                self._strike(self.seen - n + row, int(events[row]), int(corrects[row]))
 
-    def newest(self, most: int) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
-        """Return scores float64[n, recipes] and labels int8[n] of the newest, at most so many, in their order."""
+    def _strike(self, before: int, event: int, label: int) -> None:
+        """Let the newest of an event's labels before a place, which is `label`, count no more."""
+        window = self._labels.size
+        at = np.flatnonzero((self._events == event) & (self._labels == label))
+        # Which of all labels each is: the newest stand before the ring's end, the rest a round earlier.
+        places = self.seen - 1 - (self.seen - 1 - at) % window
+        earlier = at[(places < before) & (places >= 0)]
+        if earlier.size:
+            self._scores[earlier[np.argmax(places[(places < before) & (places >= 0)])]] = np.nan
+
+    def newest(self, most: int) -> Said:
+        """Return what was said of the newest, at most so many, in their order."""
         window = self._labels.size
         at = np.arange(max(0, self.seen - min(most, window)), self.seen) % window
-        return self._scores[at].astype(np.float64), self._labels[at]
+        return Said(self._scores[at].astype(np.float64), self._labels[at], self._weights[at].astype(np.float64))
 
     def measures(self, recipe: str) -> dict[str, float]:
-        """Return those of MEASURES that can be told of a recipe's scores, and of how many `labels`."""
-        scores, labels = self.newest(self._labels.size)
+        """Return those of MEASURES that can be told of a recipe's scores, and of how many `labels`; each event counts
+        for as many as it stands for."""
+        if recipe not in self._measured:
+            self._measured[recipe] = self._measure(recipe)
+        return dict(self._measured[recipe])
+
+    def _measure(self, recipe: str) -> dict[str, float]:
+        scores, labels, weights = self.newest(self._labels.size)
         given = scores[:, self.recipes.index(recipe)]
         scored = ~np.isnan(given)
-        given, labels = given[scored], labels[scored]
-        loss = float(log_losses(given, labels).mean()) if given.size else math.nan
-        values = auc(given, labels), average_precision(given, labels), loss, calibration_error(given, labels)
+        given, labels, weights = given[scored], labels[scored], weights[scored]
+        loss = float(log_losses(given, labels) @ weights / weights.sum()) if given.size else math.nan
+        values = (
+            auc(given, labels, weights),
+            average_precision(given, labels, weights),
+            loss,
+            calibration_error(given, labels, weights=weights),
+        )
         said = {measure: value for measure, value in zip(MEASURES, values, strict=True) if math.isfinite(value)}
         return said | {"labels": float(given.size)}
 
 
-def auc(scores: NDArray[np.float64], labels: NDArray[np.int8]) -> float:
+def auc(scores: NDArray[np.float64], labels: NDArray[np.int8], weights: NDArray[np.float64]) -> float:
     """Return the area under the ROC curve, ties counted half; NaN without both classes."""
-    positives = int(labels.sum())
-    negatives = labels.size - positives
-    if not positives or not negatives:
-        return math.nan
-    _, tied, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[tied]
-    above = float(ranks[labels == 1].sum()) - positives * (positives + 1) / 2
-    return above / (positives * negatives)
+    _, tied = np.unique(scores, return_inverse=True)
+    positives, negatives = (np.bincount(tied, weights * (labels == label)) for label in (1, 0))
+    pairs = positives.sum() * negatives.sum()
+    below = np.cumsum(negatives) - negatives / 2
+    return float(positives @ below / pairs) if pairs else math.nan
 
 
-def average_precision(scores: NDArray[np.float64], labels: NDArray[np.int8]) -> float:
+def average_precision(scores: NDArray[np.float64], labels: NDArray[np.int8], weights: NDArray[np.float64]) -> float:
     """Return the mean precision over the recall gained at each distinct score; NaN without positives."""
-    positives = int(labels.sum())
-    if not positives:
-        return math.nan
     order = np.argsort(-scores, kind="stable")
-    found = np.cumsum(labels[order], dtype=np.int64)
+    found, looked_at = np.cumsum(weights[order] * labels[order]), np.cumsum(weights[order])
+    if not found.size or not found[-1]:
+        return math.nan
     last_of_ties = np.append(np.diff(scores[order]) != 0, True).nonzero()[0]
-    precision = found[last_of_ties] / (last_of_ties + 1)
-    gained = np.diff(found[last_of_ties], prepend=0) / positives
+    precision = found[last_of_ties] / looked_at[last_of_ties]
+    gained = np.diff(found[last_of_ties], prepend=0.0) / found[-1]
     return float(precision @ gained)
 
 

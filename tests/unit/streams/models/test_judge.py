@@ -123,3 +123,15 @@ def test_without_frauds_nothing_is_said() -> None:
         scores = np.random.default_rng(1).random((GRID, 3)) * [0.1, 0.001, 0.1]
         progressive.add(scores, np.zeros(GRID, np.int8))
         assert judge(progressive, Seat("champion")) is None
+
+
+@pytest.mark.parametrize(("weight", "promoted"), [(1.0, True), (10.0, False)])
+def test_a_negative_counts_for_those_that_were_left_out(weight: float, promoted: bool) -> None:
+    """The challenger is better with the frauds and worse with the others, which are many more than were learnt."""
+    progressive, rng = Progressive(RECIPES), np.random.default_rng(5)
+    truth = (rng.random(64 * BLOCK) < 0.05).astype(np.int8)
+    ours, theirs = (np.where(truth == 1, pos, neg) for pos, neg in ((0.5, 0.02), (0.9, 0.04)))
+    scores = np.stack([ours, theirs, np.full(truth.size, np.nan)], axis=1)
+    progressive.add(scores, truth, np.where(truth == 1, 1.0, weight))
+    verdict = judge(progressive, Seat("champion"))
+    assert (verdict is not None) is promoted

@@ -148,6 +148,19 @@ def test_what_is_not_ours_is_not_gone_on_with(changes: dict, error: type[Snapsho
         Lessons.resume(course.announce(NOW, KEY), **(ours | changes))
 
 
+def test_a_correction_is_judged_once_and_by_itself() -> None:
+    """An event assumed to be legitimate, for ten, and then reported: the measures know it as one fraud."""
+    course = lessons()
+    first = [msgspec.structs.replace(example(number), label=0, weight=10.0) for number in range(3)]
+    late = msgspec.structs.replace(first[1], label=1, corrects=0, label_offset=3)
+    course.take_rows(course.rows([*first, late]))
+    scores, labels, weights_ = course.progressive.newest(4)
+    assert np.isnan(scores[:, 0]).tolist() == [False, True, False, False]
+    assert labels[[0, 2, 3]].tolist() == [0, 0, 1]
+    assert weights_[[0, 2, 3]].tolist() == [10.0, 10.0, 1.0]
+    assert course.progressive.measures("logistic")["labels"] == 3
+
+
 def test_signed_nonsense_is_refused() -> None:
     """A true signature over a course that is none."""
     course = lessons()
