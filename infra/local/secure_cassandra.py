@@ -61,8 +61,8 @@ class SecureCassandra(Cassandra):
 
     def _appoint(self, session: Session, user: str, superuser: bool = False) -> None:
         session.execute(
-            f"CREATE ROLE IF NOT EXISTS {user} WITH PASSWORD = '{self._keys.users[user]}' "
-            f"AND LOGIN = true AND SUPERUSER = {superuser}"
+            f'CREATE ROLE IF NOT EXISTS "{user}" WITH LOGIN = true AND SUPERUSER = {superuser} '
+            f"AND PASSWORD = '{self._keys.users[user]}'"
         )
 
     @contextmanager

@@ -66,7 +66,7 @@ def create_topics(kafka: Kafka, topics: Iterable[Topic], replication: int = BROK
     state, to other partitions.
     """
     declared = {topic.name: topic for topic in topics}
-    with _admin(kafka) as admin:
+    with administration(kafka) as admin:
         there = set(admin.list_topics())
         _create(admin, [topic for name, topic in declared.items() if name not in there], replication)
         admin.wait_for_topics(list(declared))
@@ -87,7 +87,7 @@ def verify(topics: Iterable[Topic], partitions: Mapping[str, int]) -> None:
 def check_topics(kafka: Kafka, topics: Iterable[Topic]) -> None:
     """Raise TopicMismatch unless every topic is on the cluster at `kafka` as it is declared; KafkaUnavailable."""
     declared = {topic.name: topic for topic in topics}
-    with _admin(kafka) as admin:
+    with administration(kafka) as admin:
         missing = sorted(declared.keys() - set(admin.list_topics()))
         if missing:
             raise TopicMismatch(f"there is no topic {missing[0]}")
@@ -99,7 +99,7 @@ def record_counts(kafka: Kafka, topics: Iterable[Topic]) -> dict[str, int]:
     """Return how many records each of `topics` has ever had, by name. Raises KafkaUnavailable."""
     partitions = [TopicPartition(topic.name, number) for topic in topics for number in range(topic.partitions)]
     counts: dict[str, int] = {}
-    with _admin(kafka) as admin:
+    with administration(kafka) as admin:
         ends = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
     for partition, end in ends.items():
         counts[partition.topic] = counts.get(partition.topic, 0) + end.offset
@@ -108,7 +108,7 @@ def record_counts(kafka: Kafka, topics: Iterable[Topic]) -> dict[str, int]:
 
 def group_members(kafka: Kafka, group: str) -> int:
     """Return how many processes are in a consumer group. Raises KafkaUnavailable."""
-    with _admin(kafka) as admin:
+    with administration(kafka) as admin:
         try:
             described = admin.describe_groups([group])
         except GroupIdNotFoundError:
@@ -117,7 +117,8 @@ def group_members(kafka: Kafka, group: str) -> int:
 
 
 @contextmanager
-def _admin(kafka: Kafka) -> Iterator[KafkaAdminClient]:
+def administration(kafka: Kafka) -> Iterator[KafkaAdminClient]:
+    """An administrator's client inside the block. Raises KafkaUnavailable."""
     # What matters of the client's own warnings is in the errors raised here.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     try:

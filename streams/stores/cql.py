@@ -77,10 +77,16 @@ class CqlSession:
         try:
             self._session = self._cluster.connect()
             with suppress(Unauthorized):  # others create it then; what is not there is told of by `prepare`
-                for statement in schema:
-                    self._session.execute(statement, timeout=SCHEMA_SECONDS)
+                self._run(schema)
         except (NoHostAvailable, DriverException, OSError) as error:
             self._cluster.shutdown()
+            raise unreachable(self._access, error) from None
+
+    def run(self, statements: Iterable[str]) -> None:
+        """Run statements of an administrator, one after the other; blocks. Raises StoreUnreachable."""
+        try:
+            self._run(statements)
+        except (NoHostAvailable, DriverException) as error:
             raise unreachable(self._access, error) from None
 
     def prepare(self, statement: str) -> PreparedStatement:
@@ -91,6 +97,10 @@ class CqlSession:
             raise unreachable(self._access, error) from None
         prepared.is_idempotent = True
         return prepared
+
+    def _run(self, statements: Iterable[str]) -> None:
+        for statement in statements:
+            self._session.execute(statement, timeout=SCHEMA_SECONDS)
 
     async def close(self) -> None:
         """Give the connections back."""

@@ -1,0 +1,50 @@
+"""The rights on Redis: an ACL rule for whoever keeps state there."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+from redis import Redis
+from redis.cluster import RedisCluster
+from redis.exceptions import ResponseError
+
+from services.rights.table import Rights
+
+COMMANDS = (
+    *("ping", "hello", "select", "client|setinfo", "client|setname", "cluster|slots"),  # a connection's
+    *("eval", "evalsha", "script|load", "hget", "mget", "sscan"),  # the state store's, and those of its scripts
+    *("get", "set", "exists", "rename", "unlink", "pexpire", "sadd", "sunionstore"),
+    *("hset", "hmget", "hincrby", "hexists"),
+)
+
+
+def rule(rights: Rights) -> list[str] | None:
+    """Return the rule in Redis's own words, None for a user who has nothing there; passwords are not touched."""
+    if not rights.states:
+        return None
+    keys = [f"~{prefix}*" for prefix in rights.states]
+    return ["resetkeys", "resetchannels", "-@all", *keys, *(f"+{command}" for command in COMMANDS)]
+
+
+def grant(url: str, rules: Mapping[str, list[str]]) -> None:
+    """Give users their rules, on every node, and keep them where there is a file for that. Raises RedisError."""
+    with _client(url) as client:
+        for name, words in rules.items():
+            _everywhere(client, "ACL SETUSER", name, *words)
+        with suppress(ResponseError):  # no file: the rules are elsewhere, or for as long as the server lives
+            _everywhere(client, "ACL SAVE")
+
+
+def _client(url: str) -> Redis | RedisCluster:
+    parts = urlsplit(url)
+    if not parts.scheme.endswith("+cluster"):
+        return Redis.from_url(url)
+    one = parts.netloc.partition(",")[0]  # which knows the others
+    return RedisCluster.from_url(parts._replace(scheme=parts.scheme.removesuffix("+cluster"), netloc=one).geturl())
+
+
+def _everywhere(client: Redis | RedisCluster, *words: str) -> None:
+    if isinstance(client, RedisCluster):
+        client.execute_command(*words, target_nodes=RedisCluster.ALL_NODES)  # type: ignore[no-untyped-call]
+    else:
+        client.execute_command(*words)  # type: ignore[no-untyped-call]
