@@ -152,8 +152,13 @@ def sweep(client: docker.DockerClient) -> int:
     return left
 
 
+def owner(pid: int) -> str:
+    """What the label of a container says that belongs to a process of this machine."""
+    return f"{socket.gethostname()}:{pid}"
+
+
 def _labels() -> dict[str, str]:
-    return {OWNER: f"{socket.gethostname()}:{getpid()}"}
+    return {OWNER: owner(getpid())}
 
 
 def _kafka_answers(port: int) -> bool:

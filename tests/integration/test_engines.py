@@ -1,6 +1,8 @@
 """Each server in a container, one test, so that every run where Docker answers has tried that engine."""
 
 import asyncio
+import os
+import subprocess
 from pathlib import Path
 
 from cassandra.cluster import Cluster
@@ -11,7 +13,8 @@ from schemas.topics import Topic
 from streams.runtime.topics import create_topics
 from streams.stores.redis import RedisStateStore
 from streams.stores.state import Checkpoint
-from tests.engines import Engine
+from tests.engines import Engine, images
+from tests.engines.containers import OWNER, owner, sweep
 from tests.local import records
 
 
@@ -58,3 +61,17 @@ def test_cassandra_in_a_container_keeps_rows(containers: Engine, tmp_path: Path)
             session.execute("CREATE TABLE contained.one (id int PRIMARY KEY, word text)", timeout=60)
             session.execute("INSERT INTO contained.one (id, word) VALUES (1, 'kept')")
             assert [row.word for row in session.execute("SELECT word FROM contained.one")] == ["kept"]
+
+
+def test_what_a_dead_run_has_left_is_removed(containers: Engine) -> None:
+    """A killed test run cannot remove its containers: the next one does, and leaves those of the living alone."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    client = images.engine()
+    assert client is not None
+    name = images.image(client, "valkey")
+    dead, alive = (client.containers.create(name, labels={OWNER: owner(pid)}) for pid in (ended.pid, os.getpid()))
+    sweep(client)
+    left = {container.id for container in client.containers.list(all=True, ignore_removed=True)}
+    alive.remove()
+    assert {dead.id, alive.id} & left == {alive.id}
