@@ -1,7 +1,10 @@
-"""Faults of clusters: one broker of three is killed, one Redis master of three is killed, and comes back empty."""
+"""Faults of clusters: a broker of three, a Redis master of three, or both are killed or hang."""
 
-from infra.local.cluster import LocalCluster
-from tests.chaos.faults import HISTORY, KILL, LEARNER, READY_SECONDS, ZOMBIE, Fault, World, _restart, _settle
+import time
+
+from infra.local.cluster import Broker, LocalCluster, Member
+from infra.local.server import Server
+from tests.chaos.faults import BACK_SECONDS, HISTORY, KILL, LEARNER, ZOMBIE, Fault, World, _settle
 from tests.local import within
 
 AWAY_SECONDS = 5.0  # longer than a broker's session and a node's time-out: leaders are elected without it
@@ -9,21 +12,42 @@ AWAY_SECONDS = 5.0  # longer than a broker's session and a node's time-out: lead
 
 def kill_broker(world: World) -> None:
     """A broker is killed (-9) and started again when the others have taken over from it."""
-    cluster = _cluster(world)
     _settle(world)
-    broker = world.chance.choice(cluster.kafka.members)
-    world.begin(f"kill -9 broker {broker.node_id} of {len(cluster.kafka.members)}")
-    _restart(broker, AWAY_SECONDS)
+    broker = _a_broker(world)
+    world.begin(f"kill -9 broker {broker.node_id}")
+    _away(world, broker)
 
 
 def kill_master(world: World) -> None:
     """The Redis master that keeps most is killed (-9) and comes back without any of it."""
-    cluster = _cluster(world)
     _settle(world)
-    master = max(cluster.valkey.masters, key=lambda one: one.asked("DBSIZE"))
+    master = _fullest(world)
     world.begin(f"kill -9 Redis master with {master.asked('DBSIZE'):,} keys")
-    _restart(master, AWAY_SECONDS)
-    within(READY_SECONDS, cluster.valkey.formed)
+    _away(world, master)
+
+
+def kill_both(world: World) -> None:
+    """A broker and the Redis master that keeps most are killed (-9) at once."""
+    _settle(world)
+    broker, master = _a_broker(world), _fullest(world)
+    world.begin(f"kill -9 broker {broker.node_id} and Redis master with {master.asked('DBSIZE'):,} keys")
+    _away(world, broker, master)
+
+
+def broker_hangs(world: World) -> None:
+    """A broker is suspended until the others have taken over, and wakes without knowing."""
+    _settle(world)
+    broker = _a_broker(world)
+    world.begin(f"broker {broker.node_id} hangs")
+    _hang(broker)
+
+
+def master_hangs(world: World) -> None:
+    """A Redis master is suspended; it keeps what it has."""
+    _settle(world)
+    master = _fullest(world)
+    world.begin("Redis master hangs")
+    _hang(master)
 
 
 def _cluster(world: World) -> LocalCluster:
@@ -31,6 +55,31 @@ def _cluster(world: World) -> LocalCluster:
     return world.servers
 
 
-BROKER, MASTER = Fault(20, kill_broker), Fault(20, kill_master)
-MEMBERS = (BROKER, MASTER)
-CLUSTER_CAMPAIGN = (*[KILL] * 4, LEARNER, HISTORY, *[BROKER] * 4, *[MASTER] * 3, ZOMBIE)
+def _a_broker(world: World) -> Broker:
+    return world.chance.choice(_cluster(world).kafka.members)
+
+
+def _fullest(world: World) -> Member:
+    return max(_cluster(world).valkey.masters, key=lambda one: int(one.asked("DBSIZE")))
+
+
+def _away(world: World, *servers: Server) -> None:
+    for server in servers:
+        server.kill()
+    time.sleep(AWAY_SECONDS)
+    for server in servers:
+        server.start()
+    for server in servers:
+        server.wait_healthy(timeout=BACK_SECONDS)
+    within(BACK_SECONDS, _cluster(world).valkey.formed)
+
+
+def _hang(server: Server) -> None:
+    server.suspend()
+    time.sleep(2 * AWAY_SECONDS)
+    server.resume()
+
+
+BROKER, MASTER, BOTH = Fault(25, kill_broker), Fault(25, kill_master), Fault(25, kill_both)
+HANGS = (Fault(20, broker_hangs), Fault(20, master_hangs))
+CLUSTER_CAMPAIGN = (*[KILL] * 4, LEARNER, HISTORY, *[BROKER] * 3, *[MASTER] * 2, BOTH, *HANGS, ZOMBIE)
