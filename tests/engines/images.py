@@ -54,7 +54,8 @@ def provide() -> None:
     for server in [server for server in PUBLIC if image(client, server) is None]:
         if not _pulled(client, testcontainers_config.hub_image_name_prefix + PUBLIC[server]):
             print("building the images here", flush=True)
-            subprocess.run([sys.executable, "-m", "infra.docker.local", "build"], cwd=ROOT, check=True)
+            if subprocess.run([sys.executable, "-m", "infra.docker.local", "build"], cwd=ROOT, check=False).returncode:
+                raise SystemExit("the images can neither be pulled nor built here")
             break
     if why := obstacle():
         raise SystemExit(why)
@@ -65,6 +66,6 @@ def _pulled(client: docker.DockerClient, name: str) -> bool:
     try:
         client.images.pull(name)
     except DockerException as error:
-        print(f"{name} cannot be pulled: {str(error).splitlines()[0][:200]}", flush=True)
+        print(f"it cannot be pulled: {getattr(error, 'explanation', error)}", flush=True)
         return False
     return True
