@@ -6,7 +6,7 @@ MINUTES ?= 8
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-containers simulate check bench recovery chaos cluster scenarios quality bench-quality up down lock clean
+.PHONY: help setup demo test test-containers images env compose-test simulate check bench recovery chaos cluster scenarios quality bench-quality up down lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,16 @@ test-containers: setup ## the integration tests again, with the servers in conta
 	@$(BIN)/python -m pytest --engine containers -n 3 --dist loadfile tests/integration tests/contract; \
 		status=$$?; $(BIN)/python -m tests.engines sweep; exit $$status
 	@[ ! -d tests/containers ] || $(BIN)/python -m pytest --engine containers tests/containers
+
+images: setup ## build every image of docker-compose.yml here, for where none can be pulled
+	@$(BIN)/python -m infra.docker.local build
+
+env: setup ## .env for docker compose, with new secrets (IMAGES=local: those of make images)
+	@$(BIN)/python -m infra.grafana
+	@$(BIN)/python -m infra.docker.env $(if $(IMAGES),--$(IMAGES))
+
+compose-test: images ## docker-compose.yml brought up, watched at work and taken down
+	@$(BIN)/python -m pytest --engine containers tests/containers
 
 simulate: setup ## mishaps in every order in a simulated cluster, and what finds a protocol that lacks a step (CASES=10000)
 	@CASES=$(or $(CASES),10000) $(BIN)/python -m pytest tests/unit/streams/test_simulation.py --timeout 0 -s

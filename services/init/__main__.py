@@ -13,7 +13,7 @@ from streams.usecases import USECASES, UseCase
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Create what is missing; the exit code is 0 once everything is there, 1 where a server refuses, 2 for a setting."""
+    """Create what is missing: 0 once everything is there, 1 where a server refuses, 2 where a setting is wrong."""
     usecase = USECASES[_parser().parse_args(arguments).usecase]
     try:
         settings = Settings.read(os.environ)

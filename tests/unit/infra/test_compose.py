@@ -1,0 +1,140 @@
+import re
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from infra.docker.env import LOCAL_IMAGES, SECRETS, main
+from infra.docker.local.images import IMAGES
+from infra.local.kafka import BEHAVIOUR
+from streams.settings import Settings
+
+ROOT = Path(__file__).parents[3]
+TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+COMPOSE = yaml.safe_load(TEXT)
+SERVICES: dict[str, Any] = COMPOSE["services"]
+OURS = {name for name, service in SERVICES.items() if "build" in service}
+EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
+
+
+def variables(settings: type) -> set[str]:
+    return {
+        name
+        for one in fields(settings)
+        for name in (
+            variables(one.default_factory) if is_dataclass(one.default_factory) else {one.metadata["variable"]}  # type: ignore[arg-type]
+        )
+    }
+
+
+def test_every_variable_is_in_the_example() -> None:
+    """What compose reads stands in .env.example, and nothing stands there that it does not read."""
+    read = set(re.findall(r"\$\{(\w+)", TEXT)) | {
+        name for name, value in COMPOSE["x-settings"].items() if value is None
+    }
+    there = set(re.findall(r"^#?([A-Z_]+)=", EXAMPLE, re.MULTILINE))
+    assert there == read | {"COMPOSE_PROJECT_NAME", "COMPOSE_PROFILES"}
+
+
+def test_every_setting_can_be_set() -> None:
+    """No setting is out of reach, but those of a login (a secured network has them) and a name for each instance."""
+    spelt = {name for service in OURS for name in SERVICES[service]["environment"]}
+    login = {name for name in variables(Settings) if re.fullmatch(r"HEADRACE_(KAFKA|CASSANDRA)_\w+", name)}
+    assert spelt == variables(Settings) - login - {"HEADRACE_INSTANCE"}
+
+
+def test_the_example_has_the_same_defaults() -> None:
+    """An image or port that .env does not name is the one that .env.example shows."""
+    shown = dict(re.findall(r"^#?(\w+)=(.*)$", EXAMPLE, re.MULTILINE))
+    for name, default in re.findall(r"\$\{(\w+):-([^}]*)\}", TEXT):
+        assert shown[name] == default, name
+
+
+def test_no_secret_has_a_value() -> None:
+    """Neither file holds a secret, and compose refuses to go on without one and names it."""
+    for name in SECRETS:
+        assert re.search(rf"^{name}=$", EXAMPLE, re.MULTILINE)
+        assert set(re.findall(rf"\$\{{{name}(\W[^}}]*)\}}", TEXT)) == {f":?{name} is not set, see .env.example"}
+
+
+def test_who_holds_a_secret() -> None:
+    """A service has the secrets it needs and no other's."""
+    holders = {
+        name: {service for service in SERVICES if f"${{{name}:" in str(SERVICES[service].get("environment", ""))}
+        for name in SECRETS
+    }
+    assert holders == {
+        "HEADRACE_MODEL_KEY": {"worker", "learner"},
+        "HEADRACE_FEEDBACK_TOKEN": {"feedback"},
+        "GRAFANA_PASSWORD": {"grafana"},
+    }
+
+
+def test_nothing_is_open_to_other_machines() -> None:
+    """Every published port is at the loopback address."""
+    published = [port for service in SERVICES.values() for port in service.get("ports", [])]
+    assert published
+    assert all(port.startswith("127.0.0.1:$") for port in published)
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_every_service_has_its_limits(name: str) -> None:
+    """Each has a memory limit, logs that end, a health check (but what ends by itself), and gains no rights."""
+    service = SERVICES[name]
+    assert service["mem_limit"]
+    assert service["logging"]["options"]["max-size"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert ("test" in service["healthcheck"]) == (name != "init")
+    if name in OURS:
+        assert service["read_only"]
+        assert service["cap_drop"] == ["ALL"]
+
+
+def test_what_waits_for_what() -> None:
+    """Servers are healthy before the job that fills them, and that has ended before any service starts."""
+    waits = {name: service.get("depends_on", {}) for name, service in SERVICES.items()}
+    assert {server: how["condition"] for server, how in waits["init"].items()} == {
+        "kafka": "service_healthy",
+        "cassandra": "service_healthy",
+    }
+    for name in OURS - {"init"}:
+        assert waits[name]["init"]["condition"] == "service_completed_successfully"
+
+
+def test_kafka_behaves_as_the_local_one() -> None:
+    """What our use of a broker asks of it is in the container's environment too."""
+    environment = SERVICES["kafka"]["environment"]
+    for key, value in BEHAVIOUR.items():
+        assert environment["KAFKA_" + key.upper().replace(".", "_")] == str(value)
+
+
+def test_prometheus_scrapes_the_services() -> None:
+    """Who is scraped is a service of the file, and each of ours that stays is scraped."""
+    config = yaml.safe_load((ROOT / "infra/prometheus/prometheus.yml").read_text(encoding="utf-8"))
+    names = {name for job in config["scrape_configs"] for found in job["dns_sd_configs"] for name in found["names"]}
+    assert names == OURS - {"init", "simulator"}
+
+
+def test_local_images_are_built() -> None:
+    """What `make env IMAGES=local` names is what `make images` builds."""
+    assert set(LOCAL_IMAGES.values()) <= {tag for image in IMAGES for tag in image.tags}
+    assert LOCAL_IMAGES.keys() <= set(re.findall(r"\$\{(\w+_IMAGE):-", TEXT))
+
+
+def test_env_is_for_its_owner_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Secrets are new each time, in a file that nobody else can read; one that is there is never written over."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    assert main(["--local", str(one)]) == main([str(other)]) == 0
+    assert one.stat().st_mode & 0o777 == 0o600
+    values, others = (dict(re.findall(r"^(\w+)=(.*)$", path.read_text(), re.MULTILINE)) for path in (one, other))
+    assert all(len(values[name]) == 64 and values[name] != others[name] for name in SECRETS)
+    assert values["KAFKA_IMAGE"] == "local/kafka:4.3.1"
+    assert others["KAFKA_IMAGE"] == "apache/kafka:4.3.1"
+    said = capsys.readouterr()
+    assert values["HEADRACE_MODEL_KEY"] not in said.out + said.err
+    before = one.read_text()
+    assert main([str(one)]) == 1
+    assert "is there already" in capsys.readouterr().err
+    assert one.read_text() == before
