@@ -127,10 +127,11 @@ class ModelSnapshot(msgspec.Struct, frozen=True):
 
 class ModelAnnouncement(msgspec.Struct, frozen=True):
     """All models of a use case as they were after the examples before `example_offsets`, and what only their learner
-    needs to go on from there (`course`: `streams.models.lessons`), signed by `signature` over all the rest.
+    needs to go on from there (`course`: `streams.models.lessons`; empty in what is for scorers only), signed by
+    `signature` over all the rest.
 
     `example_offsets` is the next offset to learn from in each partition of the example topic; `models` has one
-    snapshot a recipe, each with a signature of its own.
+    snapshot a recipe, each with a signature of its own: an older one where the newest is not fit to be used.
     """
 
     created_at: Millis

@@ -46,6 +46,18 @@ class Choice:
                 return announcement, self._sound(announcement, row)
         raise Refused(f"{model_id}: its announcement is not kept any more (list --kept shows those that are)")
 
+    async def resumable(self, model_id: str) -> ModelAnnouncement:
+        """Return the newest announcement that has learnt no more than that snapshot and that a learner goes on from;
+        it is not verified. Raises as `announced` does."""
+        announcement, snapshot = await self.announced(model_id)
+        if announcement.course:
+            return announcement
+        async with aclosing(self._kept(snapshot.recipe, snapshot.created_at, snapshot.created_at)) as kept:
+            async for before, row in kept:
+                if before.course and row.examples_learnt <= snapshot.examples_learnt:
+                    return before
+        raise Refused(f"{model_id}: was announced to scorers only, and nothing is kept from before it to go on from")
+
     async def before(self, change: AliasChange, now: int) -> ModelSnapshot:
         """Return what the alias of `change`, its last by `now`, was right before; raises Refused, SnapshotRefused."""
         async with aclosing(self._registry.changes(now + CLOCKS_MS)) as changes:

@@ -48,7 +48,7 @@ async def _resumed(access: Access, model_id: str, key: bytes) -> Lessons:
     if model_id == START:
         return Lessons(usecase.recipes, features.names, features.fingerprint)
     async with access.registry() as registry:
-        announcement, _ = await access.choice(registry).announced(model_id)
+        announcement = await access.choice(registry).resumable(model_id)
     return Lessons.resume(announcement, usecase.recipes, features.names, features.fingerprint, key)
 
 

@@ -7,12 +7,12 @@ The order of effects, under one lock:
 2. where the labels decided that another recipe is champion, a record on the alias topic says so;
 3. once Kafka has that, now and then and before the partition is given up, one record on the model topic holds every
    recipe's model, the next offset of every partition they have learnt from, *and* all that they go on from: the labels
-   seen, the guards, who is champion;
+   seen, the guards, who is champion; in between, others hold the models alone, for scorers;
 4. once Kafka has that record, the offsets are committed too, for lag tools only.
 
-A crash between any two of these goes back to the last announcement, and the same examples in the same order
-lead to the same weights and to the same changes of the champion, which are then told again. An example that comes
-twice, as its sender had a crash, is learnt once.
+A crash between any two of these goes back to the last announcement that can be gone on from, and the same examples in
+the same order lead to the same weights and to the same changes of the champion, which are then told again; nothing is
+announced before it is as far as what was. An example that comes twice, as its sender had a crash, is learnt once.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from operator import itemgetter
 
 import msgspec
@@ -34,7 +34,7 @@ from streams.agents.deadletters import DeadLetters
 from streams.metrics import Metrics
 from streams.models.lessons import Lessons, Outcome, Rows
 from streams.models.progressive import MEASURES
-from streams.models.snapshot import ForeignSnapshot, SnapshotRefused, verify
+from streams.models.snapshot import ForeignSnapshot, SnapshotRefused, verify, verify_announcement
 from streams.runtime.batches import EARLIEST, Batch
 from streams.runtime.newest import Logged
 from streams.runtime.sender import Sender
@@ -82,6 +82,7 @@ class LearnerAgent:
         self._created_at = 0
         self.lessons = self._none()
         self._announced: dict[int, int] = {}
+        self._resumable: dict[int, int] = {}
         self._pin: AliasChange | None = None
         self._trips: dict[str, int] = {}
 
@@ -93,7 +94,7 @@ class LearnerAgent:
         damaged SnapshotRefused is raised instead, as it is more likely the key that is wrong.
         """
         async with self._lock:
-            self.lessons, self._announced = self._none(), {}
+            self.lessons, self._announced, self._resumable = self._none(), {}, {}
             anew = await self._take_up_models()
             await self._take_up_champion(anew)
             self._trips = {recipe: learner.guard.trips for recipe, learner in self.lessons.learners.items()}
@@ -117,7 +118,11 @@ class LearnerAgent:
         async with aclosing(self._models()) as records:
             async for record in records:
                 try:
-                    if self._resume(record):
+                    announcement = _decoded(record)
+                    if not announcement.course:
+                        self._note(announcement)
+                        continue
+                    if self._resume(announcement, record.offset):
                         return False
                 except SnapshotRefused as error:
                     damaged += 1
@@ -162,18 +167,29 @@ class LearnerAgent:
         self._metrics.batches.labels(STAGE).inc()
         self._metrics.batch_seconds.labels(STAGE).observe(time.perf_counter() - started)
 
-    async def announce(self) -> bool:
-        """Announce the model if it has read anything since it last was; return whether it was."""
+    async def announce(self, resumable: bool = True) -> bool:
+        """Announce the models if anything was read since they last were; return whether they were.
+
+        With all that a learner goes on from, or for scorers only, which is a fraction of the size. The first always
+        is one to go on from.
+        """
         async with self._lock:
-            if self.lessons.offsets == self._announced:
+            resumable = resumable or not self._resumable
+            if self.lessons.offsets == (self._resumable if resumable else self._announced):
                 return False
             await self._tell_changes()
-            if not self.lessons.sound:
-                return False  # the guard is about to take it back
-            announcement = self.lessons.announce(int(self._clock() * 1000), self._key)
-            await self._sender.send(self._topics.models.name, self._usecase.name.encode(), encode(announcement))
+            if any(self.lessons.offsets.get(partition, 0) < next_ for partition, next_ in self._announced.items()):
+                return False  # scorers have newer ones already
+            announcement = self.lessons.announce(int(self._clock() * 1000), self._key, resumable)
+            if not announcement.models:
+                return False  # the guards are about to take them back
+            # Keys of their own, so that compaction leaves the newest of both.
+            key = self._usecase.name if resumable else f"{self._usecase.name}.scorers"
+            await self._sender.send(self._topics.models.name, key.encode(), encode(announcement))
             await self._sender.acked(self._sender.mark())
             self._announced = announcement.example_offsets
+            if resumable:
+                self._resumable = announcement.example_offsets
             self.lessons.announced(announcement)
             self._show_model(announcement.created_at)
             return True
@@ -193,23 +209,27 @@ class LearnerAgent:
         features = self._usecase.features
         return Lessons(self._usecase.recipes, features.names, features.fingerprint)
 
-    def _resume(self, record: Logged) -> bool:
-        """Go on from a record of the model topic; return whether it is a model of ours to go on from.
+    def _note(self, announcement: ModelAnnouncement) -> None:
+        """Take note of how far models were announced to scorers; raises SnapshotRefused where they are damaged."""
+        with suppress(ForeignSnapshot):
+            verify_announcement(announcement, self._key, self._usecase.features.fingerprint)
+            self._announced = self._announced or announcement.example_offsets
+
+    def _resume(self, announcement: ModelAnnouncement, offset: int) -> bool:
+        """Go on from an announcement; return whether it is one of ours to go on from.
 
         Raises SnapshotRefused of one that is damaged.
         """
         features = self._usecase.features
         try:
-            announcement = _decode_announcement(record.value)
             lessons = Lessons.resume(
                 announcement, self._usecase.recipes, features.names, features.fingerprint, self._key
             )
         except ForeignSnapshot as error:
-            log.warning("%s/0 at offset %d: not gone on with: %s", self._topics.models.name, record.offset, error)
+            log.warning("%s/0 at offset %d: not gone on with: %s", self._topics.models.name, offset, error)
             return False
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise SnapshotRefused(f"no announcement: {error}") from None
-        self.lessons, self._announced = lessons, announcement.example_offsets
+        self.lessons, self._resumable = lessons, announcement.example_offsets
+        self._announced = self._announced or announcement.example_offsets
         self._show_model(announcement.created_at)
         log.info("models %s go on learning", ", ".join(one.model_id for one in lessons.learners.values()))
         return True
@@ -284,3 +304,10 @@ class LearnerAgent:
     def _show_model(self, created_at: int) -> None:
         self._created_at = created_at
         self._metrics.model(self.lessons.learners[self.lessons.seat.champion].model_id, created_at)
+
+
+def _decoded(record: Logged) -> ModelAnnouncement:
+    try:
+        return _decode_announcement(record.value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise SnapshotRefused(f"no announcement: {error}") from None

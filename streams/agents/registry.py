@@ -39,9 +39,7 @@ class RegistryAgent:
         for _, offset, value in _values(batch):
             announcement = self._read(_decode_announcement, batch, offset, value)
             if announcement is not None:
-                keep = keep_for(announcement.created_at, self._before)
-                await self._registry.write(value, announcement.models, keep)
-                self._before = announcement.created_at
+                await self._registry.write(value, announcement.models, self._keep(announcement))
         self._metrics.events.labels(STAGE).inc(len(batch.records))
         yield batch.next_offset
 
@@ -53,6 +51,13 @@ class RegistryAgent:
                 await self._registry.write_change(changed(change, time, offset))
         self._metrics.events.labels(STAGE).inc(len(batch.records))
         yield batch.next_offset
+
+    def _keep(self, announcement: ModelAnnouncement) -> Keep:
+        """Return how long to keep it: what is for scorers only, and cannot be relearnt from, for an hour."""
+        if not announcement.course:
+            return Keep.AN_HOUR
+        before, self._before = self._before, announcement.created_at
+        return keep_for(announcement.created_at, before)
 
     def _read(self, decode: Callable[[bytes], T], batch: Batch, offset: int, value: bytes) -> T | None:
         try:

@@ -3,15 +3,14 @@
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from streams.models.calibration import Calibrator
 from streams.models.compiled import Scorer, scorer
 from streams.models.guard import Guard
+from streams.models.packing import pack, unpack
 from streams.models.recipes import RECIPES, Model
-from streams.models.storage import dump, load
 
 LARGEST = 1e15
 """A larger value is none that an event can have, and what it does to a variance stays for ever."""
@@ -30,8 +29,6 @@ FAILURES = (ArithmeticError, ValueError)
 
 NOTHING = -1
 """What an example corrects that corrects nothing."""
-
-_decode = msgspec.msgpack.Decoder(tuple[bytes, bytes]).decode
 
 
 @runtime_checkable
@@ -143,7 +140,7 @@ class Learner:
             if self.guard.close(self.model):
                 self._go_back()
             elif self.guard.good_is_due(HEAVY_TIMES if self.heavy else 1):
-                self.guard.keep(self._state())
+                self.guard.keep(pack(self.model, self.calibrator))
         return taken
 
     def _correct(
@@ -192,23 +189,16 @@ class Learner:
     def _reference(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return what the guard's good state says of rows."""
         if self._good is None or self._good[0] is not self.guard.good:
-            model, _ = self._loaded(self.guard.good)
+            model, _ = unpack(self.recipe, self.names, self.guard.good)
             self._good = self.guard.good, scorer(model, self.names)
         return self._good[1](rows)
-
-    def _state(self) -> bytes:
-        return msgspec.msgpack.encode((dump(self.model), self.calibrator.to_array().tobytes()))
 
     def _go_back(self) -> None:
         state = self.guard.trip()
         if not state:
             self.model, self.calibrator = RECIPES[self.recipe].make(self.names), Calibrator()
             return
-        self.model, self.calibrator = self._loaded(state)
-
-    def _loaded(self, state: bytes) -> tuple[Model, Calibrator]:
-        model, calibrator = _decode(state)
-        return load(self.recipe, self.names, model), Calibrator.from_array(np.frombuffer(calibrator))
+        self.model, self.calibrator = unpack(self.recipe, self.names, state)
 
 
 def fit(rows: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.bool_]:

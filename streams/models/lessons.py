@@ -15,11 +15,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.events import AliasChange, Example, ModelAnnouncement
+from schemas.events import AliasChange, Example, ModelAnnouncement, ModelSnapshot
 from streams.features.seen import Seen
 from streams.models.guard import Guard, bounded
 from streams.models.judge import GRID, Seat, judge
 from streams.models.learner import NOTHING, Learner, fit
+from streams.models.packing import pack, unpack
 from streams.models.progressive import Progressive
 from streams.models.snapshot import ForeignSnapshot, SnapshotRefused, seal, sign, unseal, verify_announcement
 
@@ -34,11 +35,14 @@ class Outcome(StrEnum):
 
 
 class Taught(msgspec.Struct, frozen=True):
-    """What a learner has beside its model."""
+    """What a learner has beside its model; and the model too (`state`, and the examples `learnt`) where that may not be
+    announced, as its guard may be about to take it back."""
 
     skipped: int
     refused: int
     guard: Guard
+    learnt: int = 0
+    state: bytes = b""
 
 
 class Course(msgspec.Struct, frozen=True):
@@ -78,7 +82,7 @@ class Lessons:
         self.progressive = Progressive(recipes)
         self.seat = Seat(recipes[0])
         self.changes: list[AliasChange] = []
-        self._parents: dict[str, str] = {}
+        self._announced: dict[str, ModelSnapshot] = {}
         self._ahead: AliasChange | None = None
 
     @classmethod
@@ -91,6 +95,8 @@ class Lessons:
         A recipe that was not announced begins here, unlearnt, and one that is not asked for is left behind.
         """
         verify_announcement(announcement, key, feature_set)
+        if not announcement.course:
+            raise ForeignSnapshot("announcement: it is for scorers, nothing goes on from it")
         ours = [snapshot for snapshot in announcement.models if snapshot.recipe in recipes]
         if not ours:
             made = ", ".join(snapshot.recipe for snapshot in announcement.models) or "nothing"
@@ -103,13 +109,13 @@ class Lessons:
         except (zlib.error, msgspec.DecodeError, ValueError) as error:
             raise SnapshotRefused(f"announcement: course: {error}") from None
         for snapshot in ours:
-            learner = lessons.learners[snapshot.recipe]
-            learner.model, learner.calibrator = unseal(snapshot, key, feature_set, names)
-            learner.examples_learnt = snapshot.examples_learnt
-            if taught := course.learners.get(snapshot.recipe):
-                learner.examples_skipped, learner.examples_refused = taught.skipped, taught.refused
-                learner.guard = taught.guard
-            lessons._parents[snapshot.recipe] = snapshot.model_id
+            one = lessons.learners[snapshot.recipe]
+            one.model, one.calibrator = unseal(snapshot, key, feature_set, names)
+            one.examples_learnt = snapshot.examples_learnt
+            lessons._announced[snapshot.recipe] = snapshot
+        for recipe, taught in course.learners.items():
+            if learner := lessons.learners.get(recipe):
+                lessons._go_on(learner, taught)
         if course.seat.champion in recipes:
             lessons.seat = course.seat
         lessons.offsets = dict(announcement.example_offsets)
@@ -141,41 +147,53 @@ class Lessons:
         """Take one example as `take_rows` does."""
         return self.take_rows(self.rows([example]))[0]
 
-    def announce(self, created_at: int, key: bytes) -> ModelAnnouncement:
-        """Return the lessons so far, sealed with `key`; `created_at` in ms."""
-        offsets = dict(self.offsets)
-        models = [
-            seal(
-                learner.model,
-                learner.calibrator,
-                model_id=learner.model_id,
-                recipe=recipe,
-                feature_set=self.feature_set,
-                example_offsets=offsets,
-                examples_learnt=learner.examples_learnt,
-                created_at=created_at,
-                key=key,
-                parent=self._parents.get(recipe),
-                metrics=self.progressive.measures(recipe),
+    def announce(self, created_at: int, key: bytes, resumable: bool = True) -> ModelAnnouncement:
+        """Return the lessons so far, sealed with `key`; `created_at` in ms. Of a model that is not sound the one that
+        was announced last is announced again.
+
+        With all that they go on from, unless it is for scorers only: that is a fraction of the size.
+        """
+        models, taught = [], {}
+        for recipe, learner in self.learners.items():
+            sound = _sound(learner)
+            if sound:
+                models.append(self._sealed(learner, created_at, key))
+            elif recipe in self._announced:
+                models.append(self._announced[recipe])
+            state = b"" if sound else pack(learner.model, learner.calibrator)
+            taught[recipe] = Taught(
+                learner.examples_skipped, learner.examples_refused, learner.guard, learner.examples_learnt, state
             )
-            for recipe, learner in self.learners.items()
-        ]
-        taught = {
-            recipe: Taught(learner.examples_skipped, learner.examples_refused, learner.guard)
-            for recipe, learner in self.learners.items()
-        }
-        course = Course(self.seen.to_bytes(), taught, self.progressive.to_bytes(), self.seat)
-        encoded = zlib.compress(msgspec.msgpack.encode(course), level=1)
-        return sign(ModelAnnouncement(created_at, self.feature_set, offsets, models, encoded), key)
+        encoded = b""
+        if resumable:
+            course = Course(self.seen.to_bytes(), taught, self.progressive.to_bytes(), self.seat)
+            encoded = zlib.compress(msgspec.msgpack.encode(course), level=1)
+        return sign(ModelAnnouncement(created_at, self.feature_set, dict(self.offsets), models, encoded), key)
+
+    def _sealed(self, learner: Learner, created_at: int, key: bytes) -> ModelSnapshot:
+        before = self._announced.get(learner.recipe)
+        return seal(
+            learner.model,
+            learner.calibrator,
+            model_id=learner.model_id,
+            recipe=learner.recipe,
+            feature_set=self.feature_set,
+            example_offsets=dict(self.offsets),
+            examples_learnt=learner.examples_learnt,
+            created_at=created_at,
+            key=key,
+            parent=before.model_id if before else None,
+            metrics=self.progressive.measures(learner.recipe),
+        )
 
     @property
     def sound(self) -> bool:
         """Whether all models are fit to be announced; where one is not, its guard may be about to take it back."""
-        return all(bounded(learner.model) and not learner.guard.on_trial for learner in self.learners.values())
+        return all(map(_sound, self.learners.values()))
 
     def announced(self, announcement: ModelAnnouncement) -> None:
         """Take note that `announcement` is out: its models are the parents of the next."""
-        self._parents = {snapshot.recipe: snapshot.model_id for snapshot in announcement.models}
+        self._announced = {snapshot.recipe: snapshot for snapshot in announcement.models}
 
     def follow(self, change: AliasChange) -> None:
         """Take note of a change of the champion, whoever made it.
@@ -194,6 +212,17 @@ class Lessons:
         """Take the champion over that served before these lessons, which have nothing yet to judge by."""
         if change.recipe in self.learners:
             self._seat(change)
+
+    def _go_on(self, learner: Learner, taught: Taught) -> None:
+        learner.examples_skipped, learner.examples_refused = taught.skipped, taught.refused
+        learner.guard = taught.guard
+        if not taught.state:
+            return
+        try:
+            learner.model, learner.calibrator = unpack(learner.recipe, self.names, taught.state)
+        except Exception as error:  # whatever another version of River brings
+            raise SnapshotRefused(f"announcement: {learner.recipe}: cannot be loaded: {error}") from None
+        learner.examples_learnt = taught.learnt
 
     def _seat(self, change: AliasChange) -> None:
         self._ahead = None
@@ -254,6 +283,10 @@ class Lessons:
         if self._ahead and self._ahead.judged <= seen:
             ahead, self._ahead = self._ahead, None
             self.follow(ahead)
+
+
+def _sound(learner: Learner) -> bool:
+    return bounded(learner.model) and not learner.guard.on_trial
 
 
 def recipe_of(model_id: str) -> str:

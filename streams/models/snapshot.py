@@ -2,18 +2,14 @@
 
 import hmac
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import msgspec
-import numpy as np
 
 from schemas.events import ModelAnnouncement, ModelSnapshot
 from streams.features.table import StateRefused
 from streams.models.calibration import Calibrator
+from streams.models.packing import Packed, pack, unpack
 from streams.models.recipes import Model
-from streams.models.storage import dump, load
-
-_decode = msgspec.msgpack.Decoder(tuple[bytes, bytes]).decode
 
 
 class SnapshotRefused(StateRefused):
@@ -26,13 +22,6 @@ class ForgedSnapshot(SnapshotRefused):
 
 class ForeignSnapshot(SnapshotRefused):
     """A true snapshot of a model over another feature set, or by another recipe."""
-
-
-class Unsealed(NamedTuple):
-    """What a snapshot holds: a model and what turns its raw scores into probabilities."""
-
-    model: Model
-    calibrator: Calibrator
 
 
 def seal(
@@ -62,7 +51,7 @@ def seal(
         created_at=created_at,
         parent=parent,
         metrics=dict(metrics or {}),
-        state=msgspec.msgpack.encode((dump(model), calibrator.to_array().tobytes())),
+        state=pack(model, calibrator),
     )
     return msgspec.structs.replace(unsigned, signature=_snapshot_signature(unsigned, key))
 
@@ -75,15 +64,14 @@ def verify(snapshot: ModelSnapshot, key: bytes, feature_set: str) -> None:
     _ours(who, snapshot.feature_set, feature_set)
 
 
-def unseal(snapshot: ModelSnapshot, key: bytes, feature_set: str, names: tuple[str, ...]) -> Unsealed:
+def unseal(snapshot: ModelSnapshot, key: bytes, feature_set: str, names: tuple[str, ...]) -> Packed:
     """Return what is in `snapshot`, whose model is over the features `names`.
 
     Raises as `verify` does, before loading anything, and SnapshotRefused where the libraries at hand cannot load it.
     """
     verify(snapshot, key, feature_set)
     try:
-        model, calibrator = _decode(snapshot.state)
-        return Unsealed(load(snapshot.recipe, names, model), Calibrator.from_array(np.frombuffer(calibrator)))
+        return unpack(snapshot.recipe, names, snapshot.state)
     except Exception as error:  # whatever another version of River brings
         raise SnapshotRefused(f"snapshot {snapshot.model_id}: cannot be loaded: {error}") from None
 

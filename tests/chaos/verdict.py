@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from schemas.events import Label, ModelAnnouncement
-from streams.models.lessons import Lessons
+from streams.models.snapshot import snapshot_of, unseal
 from streams.usecases import FRAUD
 from tests.chaos.found import Scores, kinds
 from tests.chaos.logs import Poisoned
@@ -103,12 +103,13 @@ def judge_learning(
         verdict.unless(expected.examples == 0, "no model was announced")
         return
     features = FRAUD.features
-    found = Lessons.resume(announced, FRAUD.recipes, features.names, features.fingerprint, key).learners
     ours = expected.lessons.learners
+    found = {recipe: snapshot_of(announced, recipe) for recipe in ours}
     other = [
         recipe
         for recipe, learner in ours.items()
-        if found[recipe].model_id != learner.model_id or weights(found[recipe].model) != weights(learner.model)
+        if found[recipe].model_id != learner.model_id
+        or weights(unseal(found[recipe], key, features.fingerprint, features.names).model) != weights(learner.model)
     ]
     verdict.say(
         "learner weights",

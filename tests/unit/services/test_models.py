@@ -46,13 +46,15 @@ def fresh(feature_set: str = OURS) -> Lessons:
     return Lessons(FRAUD.recipes, NAMES, feature_set)
 
 
-def announced(learnt: int, created_at: int = HOUR, key: bytes = KEY, feature_set: str = OURS) -> ModelAnnouncement:
+def announced(
+    learnt: int, created_at: int = HOUR, key: bytes = KEY, feature_set: str = OURS, resumable: bool = True
+) -> ModelAnnouncement:
     """What a learner announces that has learnt so many examples."""
     lessons = fresh(feature_set)
     for number in range(learnt):
         lessons.take(msgspec.structs.replace(example(number), feature_set=feature_set))
     lessons.offsets[0] = learnt
-    return lessons.announce(created_at, key)
+    return lessons.announce(created_at, key, resumable)
 
 
 def of_recipe(announcement: ModelAnnouncement, recipe: str = RECIPE) -> ModelSnapshot:
@@ -104,6 +106,19 @@ def test_what_cannot_be_used_is_refused_with_the_reason() -> None:
         named(store, f"{RECIPE}@5")
     with pytest.raises(Refused, match="not kept any more"):
         named(kept(announced(3), store=Forgetful()), f"{RECIPE}@3")
+
+
+def test_relearning_begins_with_what_can_be_gone_on_from() -> None:
+    """A snapshot that was announced to scorers only leads to the last announcement before it that holds the rest."""
+    whole = [announced(3), announced(7, created_at=HOUR + 3), announced(9, created_at=HOUR + 5)]
+    light = [announced(2, HOUR - 1, resumable=False), announced(8, HOUR + 4, resumable=False)]
+    choice = Choice(kept(*whole, *light), FRAUD, KEY)
+    for learnt, offset in ((3, 3), (8, 7), (9, 9)):
+        found = asyncio.run(choice.resumable(f"{RECIPE}@{learnt}"))
+        assert found.course
+        assert found.example_offsets == {0: offset}
+    with pytest.raises(Refused, match="announced to scorers only"):
+        asyncio.run(choice.resumable(f"{RECIPE}@2"))
 
 
 def test_a_name_of_ours_goes_before_a_newer_foreign_one() -> None:

@@ -20,12 +20,12 @@ FOREVER = 2**53
 T = TypeVar("T")
 
 
-def announcement(created_at: int) -> bytes:
+def announcement(created_at: int, course: bytes = b"course") -> bytes:
     models = [
         ModelSnapshot(f"{recipe}@{created_at}", recipe, "00ff", {0: 9}, 7, created_at, None, {"auc": 0.9}, b"state")
         for recipe in ("ftrl", "trees")
     ]
-    return encode(ModelAnnouncement(created_at, "00ff", {0: 9}, models, b"course", b"signature"))
+    return encode(ModelAnnouncement(created_at, "00ff", {0: 9}, models, course, b"signature"))
 
 
 def batch(*values: bytes | None) -> Batch:
@@ -68,6 +68,14 @@ def test_the_first_of_an_hour_and_of_a_minute_are_kept_longer() -> None:
         asyncio.run(kept(agent, *(announcement(HOUR + time) for time in group)))
     long, days, hour = Keep.LONG, Keep.TWO_DAYS, Keep.AN_HOUR
     assert keeps(store) == list(zip(times, [long, hour, days, hour, long, hour], strict=True))
+
+
+def test_what_nothing_goes_on_from_is_not_kept_for_long() -> None:
+    """What is for scorers only is kept for an hour, and is not the first of anything."""
+    store = MemoryRegistry()
+    values = [announcement(HOUR + time, b"" if time % 60_000 else b"course") for time in (2_000, 60_000, 62_000)]
+    asyncio.run(kept(RegistryAgent(store, Metrics("test")), *values))
+    assert [keep for _, keep in keeps(store)] == [Keep.AN_HOUR, Keep.LONG, Keep.AN_HOUR]
 
 
 def test_what_comes_again_after_a_crash_is_kept_no_shorter() -> None:

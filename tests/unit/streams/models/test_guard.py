@@ -122,8 +122,8 @@ def test_each_further_trip_freezes_longer(brittle: Learner) -> None:
 def test_a_heavy_model_is_copied_seldom_and_not_asked_again(brittle: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its state is kept eight times as seldom, and loaded only where it is gone back to."""
     loaded: list[bytes] = []
-    load = learning.load
-    monkeypatch.setattr(learning, "load", lambda *given: loaded.append(given[2]) or load(*given))
+    unpack = learning.unpack
+    monkeypatch.setattr(learning, "unpack", lambda *given: loaded.append(given[2]) or unpack(*given))
     rows, labels = drawn(2 * HEAVY_TIMES * GOOD_EVERY)
     brittle.heavy = True
     teach(brittle, rows[: HEAVY_TIMES * GOOD_EVERY - 1], labels[: HEAVY_TIMES * GOOD_EVERY - 1])

@@ -15,7 +15,7 @@ from streams.models import guard, judge
 from streams.models import lessons as course_of
 from streams.models.judge import Seat
 from streams.models.lessons import Lessons, Outcome
-from streams.models.snapshot import ForeignSnapshot, ForgedSnapshot, SnapshotRefused
+from streams.models.snapshot import ForeignSnapshot, ForgedSnapshot, SnapshotRefused, verify_announcement
 from streams.usecases import FRAUD
 from tests.weights import weights
 
@@ -227,8 +227,11 @@ class Process:
             lessons.offsets[0] = at + len(taken)
             self.told += lessons.changes
             lessons.changes.clear()
-            if number % announce_every == 0 and not (at + batch >= end and unannounced) and lessons.sound:
-                self.announced.append(encode(lessons.announce(NOW, KEY)))
+            if number % announce_every == 0 and not (at + batch >= end and unannounced):
+                announcement = lessons.announce(NOW, KEY)
+                lessons.announced(announcement)
+                if announcement.models:
+                    self.announced.append(encode(announcement))
         return lessons
 
 
@@ -351,15 +354,47 @@ def test_a_snapshot_names_its_parent_and_what_it_was_worth() -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_after_a_trip_nothing_is_announced_before_it_is_seen_to_be_sound() -> None:
-    """The first block after a freeze may be more of the same."""
-    course = Lessons(BOTH, NAMES, FEATURES)
-    sound = []
+def test_after_a_trip_a_model_is_not_announced_before_it_is_seen_to_be_sound() -> None:
+    """The first block after a freeze may be more of the same: until then the last one that was sound goes out again,
+    signed as it was, and the other recipe's newest."""
+    course, trials, last = Lessons(BOTH, NAMES, FEATURES), 0, dict.fromkeys(BOTH, "")
     for one in LIVELY:
         course.take(one)
-        trial = any(learner.guard.on_trial for learner in course.learners.values())
-        sound.append(course.sound)
-        assert course.sound is not trial
-    assert sound[0]
-    assert sound[-1]
-    assert not all(sound)
+        announcement = course.announce(NOW, KEY, resumable=False)
+        verify_announcement(announcement, KEY, FEATURES)
+        said = {snapshot.recipe: snapshot.model_id for snapshot in announcement.models}
+        for recipe, learner in course.learners.items():
+            trials += learner.guard.on_trial
+            assert said[recipe] == (last[recipe] if learner.guard.on_trial else learner.model_id)
+        assert course.sound is not any(learner.guard.on_trial for learner in course.learners.values())
+        course.announced(announcement)
+        last = said
+    assert trials > 0
+    assert course.sound
+
+
+def test_a_model_that_was_never_sound_is_not_announced() -> None:
+    """The other one is; and what is gone on from has it as it is."""
+    course = Lessons(BOTH, NAMES, FEATURES)
+    course.take(example(0))
+    course.learners["logistic"].model["LogisticRegression"].intercept = 1e13  # type: ignore[index]
+    announcement = course.announce(NOW, KEY)
+    assert [snapshot.model_id for snapshot in announcement.models] == ["binned@1"]
+    resumed = Lessons.resume(announcement, BOTH, NAMES, FEATURES, KEY)
+    assert content(resumed) == content(course)
+    assert not resumed.sound
+
+
+def test_what_scorers_need_is_small_and_not_gone_on_from() -> None:
+    """A fraction of the whole: no window, no guards' states, no labels seen."""
+    course = Lessons(BOTH, NAMES, FEATURES)
+    rng = np.random.default_rng(3)
+    rows, labels = rng.normal(size=(3_000, 2)), (rng.random(3_000) < 0.1).astype(np.int8)
+    for learner in course.learners.values():
+        learner.learn_rows(rows, labels, np.ones(3_000))
+    course.progressive.add(rng.random((20_000, 2)), np.zeros(20_000, np.int8))
+    small, whole = course.announce(NOW, KEY, resumable=False), course.announce(NOW, KEY)
+    assert small.models == whole.models
+    assert len(encode(small)) < len(encode(whole)) / 3
+    with pytest.raises(ForeignSnapshot, match="it is for scorers"):
+        Lessons.resume(small, BOTH, NAMES, FEATURES, KEY)
