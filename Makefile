@@ -29,8 +29,8 @@ setup: .venv/ready .venv/kernels ## install everything into .venv (the other tar
 demo: setup ## the whole fraud pipeline live on this machine (DURATION=60 ends it after 60 s)
 	@$(BIN)/python -m services.demo fraud $(if $(DURATION),--duration $(DURATION))
 
-test: setup ## all tests, the real local servers included
-	@$(BIN)/python -m pytest -n 3 --dist loadfile
+test: setup ## all tests, the real local servers included, but those of `make cluster`
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --ignore tests/integration/test_cluster.py
 
 test-containers: setup ## the integration tests again, with the servers in containers (needs Docker)
 	@$(BIN)/python -m tests.engines images
@@ -63,11 +63,11 @@ bench: setup ## throughput, latency and their limits, into build/bench.json
 recovery: setup ## how soon a replacement scores after kill -9 with 1,000,000 entities in state
 	@$(BIN)/python -m tests.recovery
 
-chaos: setup ## the fault campaign, compared with an oracle (SEED=7 repeats one, MINUTES=8)
-	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+chaos: setup ## the fault campaign, compared with an oracle (SEED=7 repeats one, MINUTES=8, CLUSTER=yes: on clusters)
+	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(CLUSTER),--cluster --rate 800) $(if $(SEED),--seed $(SEED))
 
-cluster: setup ## the fault campaign on three brokers, three Redis masters and two workers (SEED=7, MINUTES=8)
-	@$(BIN)/python -m tests.chaos --cluster --rate 800 --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+cluster: setup ## three brokers, three Redis masters, two workers: one of each server dies, and the oracle finds nothing lost
+	@$(BIN)/python -m pytest -q -s tests/integration/test_cluster.py
 
 scenarios: setup ## the models while fraud changes its pattern, and while examples are bad (plots in build/)
 	@$(BIN)/python -m tests.scenarios
