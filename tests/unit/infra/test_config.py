@@ -1,6 +1,7 @@
 from pathlib import Path
 
 from infra.local import cassandra, kafka, valkey
+from infra.local.cluster import Broker, KafkaCluster, Member
 
 DATA = Path("/some where/data")
 
@@ -25,6 +26,31 @@ def test_kafka_makes_no_topic_by_itself_and_waits_for_nobody() -> None:
     assert int(settings["message.max.bytes"]) >= 2 * 2**20
     factors = [value for name, value in settings.items() if name.endswith("replication.factor")]
     assert set(factors) == {"1"}
+
+
+def test_brokers_are_one_quorum_and_keep_everything(tmp_path: Path) -> None:
+    """Each broker's controller is a voter, whatever it is asked to keep all keep, and two of three must have it."""
+    voters = {1: 20001, 2: 20002, 3: 20003}
+    settings = properties(Broker(tmp_path, "id", 2, voters).properties(DATA))
+    assert settings["node.id"] == "2"
+    assert settings["listeners"].endswith("CONTROLLER://127.0.0.1:20002")
+    assert settings["controller.quorum.voters"] == "1@127.0.0.1:20001,2@127.0.0.1:20002,3@127.0.0.1:20003"
+    assert settings["default.replication.factor"] == settings["offsets.topic.replication.factor"] == "3"
+    assert settings["min.insync.replicas"] == "2"
+
+
+def test_brokers_have_folders_ports_and_one_cluster_id(tmp_path: Path) -> None:
+    """Three brokers of one cluster share nothing else; the address names them all."""
+    cluster = KafkaCluster(tmp_path)
+    assert len({broker.folder for broker in cluster.members}) == 3
+    assert len({broker.identity for broker in cluster.members}) == 1
+    assert cluster.address == ",".join(f"127.0.0.1:{broker.port}" for broker in cluster.members)
+
+
+def test_a_master_that_is_gone_stops_no_other(tmp_path: Path) -> None:
+    """Valkeys of a cluster serve their slots whoever else is there, and keep no more than a single one."""
+    lines = Member(tmp_path, "", 1).settings().splitlines()
+    assert {"cluster-enabled yes", "cluster-require-full-coverage no", "appendonly no", 'save ""'} <= set(lines)
 
 
 def test_valkey_keeps_nothing_unless_asked() -> None:
