@@ -586,6 +586,39 @@ def test_the_password_is_not_told() -> None:
     assert "hush" not in said
 
 
+def test_an_unreachable_cluster_is_named() -> None:
+    """Of several nodes nobody listens: the line names them all, and no password."""
+    addresses = f"127.0.0.1:{free_port()},127.0.0.1:{free_port()}"
+    said = unavailable(f"redis+cluster://user:hush@{addresses}")
+    assert said.startswith(f"no node of the Redis Cluster at {addresses} tells its slots")
+    assert "hush" not in said
+
+
+@pytest.mark.integration
+@pytest.mark.local("a cluster is local processes")
+def test_one_node_that_answers_is_enough(silent: str, valkey_cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the nodes that a URL names one is gone and one hangs: the cluster is found by the third."""
+    monkeypatch.setattr(redis_nodes, "SOCKET_SECONDS", 0.3)
+    third = valkey_cluster.rpartition(",")[2]
+
+    async def scenario() -> None:
+        store = RedisStateStore(f"redis+cluster://127.0.0.1:{free_port()},{silent},{third}", TTL_MS)
+        await store.ping()
+        partition = f"fraud.customer.{uuid4().hex}.0"
+        assert (await store.claim(partition)).epoch == 1
+        await store.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
+def test_one_server_is_no_cluster(valkey_server: str) -> None:
+    """Who names a single Redis as a cluster is told that it is none."""
+    address = urlsplit(valkey_server).netloc
+    said = unavailable(f"redis+cluster://{address}")
+    assert said.startswith(f"no node of the Redis Cluster at {address} tells its slots")
+    assert "cluster support disabled" in said
+
+
 def test_keys_share_a_slot_and_states_expire(valkey_server: str) -> None:
     """A partition's keys have one hash tag, as a cluster asks; states live for the TTL, the checkpoint for ever."""
     partition = f"fraud.customer.{uuid4().hex}.3"
