@@ -39,6 +39,7 @@ PASSING_CODES = ("NOREPLICAS", "MISCONF", "BUSY")
 """Replies of a Redis that fails over, is full or may not write for now; redis-py has no class for the latter."""
 
 NOT_ALLOWED = (AuthenticationError, NoPermissionError)
+NOT_ALLOWED_IN_SCRIPT = "ACL failure"
 
 CLUSTER = "+cluster"
 """What the scheme of a cluster's URL ends in: `redis+cluster://host:port,host:port`, some nodes of it."""
@@ -92,10 +93,10 @@ class Node:
                 f"(their URL begins with redis+cluster://)"
             ) from None
         except NOT_ALLOWED as error:
-            raise StoreRefused(
-                f"HEADRACE_REDIS: Redis at {self.address} does not allow this process: {error}"
-            ) from None
+            raise self._refused(error) from None
         except ResponseError as error:
+            if str(error).startswith(NOT_ALLOWED_IN_SCRIPT):
+                raise self._refused(error) from None
             if isinstance(error, PASSING) or str(error).startswith(PASSING_CODES):
                 raise StoreUnavailable(f"Redis at {self.address} does not serve: {error}") from None
             raise
@@ -105,6 +106,9 @@ class Node:
                     f"HEADRACE_REDIS: the certificate of Redis at {self.address} is refused: {why[1]}"
                 ) from None
             raise StoreUnavailable(f"Redis at {self.address} does not answer: {error}") from None
+
+    def _refused(self, error: RedisError) -> StoreRefused:
+        return StoreRefused(f"HEADRACE_REDIS: Redis at {self.address} does not allow this process: {error}")
 
 
 class Single:
