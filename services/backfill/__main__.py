@@ -23,7 +23,7 @@ from streams.runtime.topics import KafkaUnavailable, TopicMismatch, create_topic
 from streams.settings import Settings, SettingsError
 from streams.stores.files import Events, FileError, mapping, milliseconds, read
 from streams.stores.redis import RedisStateStore
-from streams.stores.state import Fenced, StoreUnavailable
+from streams.stores.state import Fenced, StoreRefused, StoreUnavailable
 from streams.usecases import USECASES, UseCase
 
 
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         past, kept = asyncio.run(_backfill(settings, file, options.label_delay, now))
     except (SettingsError, FileError) as error:
         return refuse(error, 2)
-    except (KafkaUnavailable, TopicMismatch, AlreadyThere, StoreUnavailable, Fenced) as error:
+    except (KafkaUnavailable, TopicMismatch, AlreadyThere, StoreUnavailable, StoreRefused, Fenced) as error:
         return refuse(error, 1)
     except KeyboardInterrupt:
         return 130
