@@ -145,11 +145,12 @@ class ModelAnnouncement(msgspec.Struct, frozen=True):
 class AliasChange(msgspec.Struct, frozen=True):
     """From now on `alias` is the newest snapshot of `recipe`, or `model` for good where one is pinned.
 
+    There is one alias: every other recipe that is learnt is a challenger, and scores in the champion's shadow.
     `by` is "learner" or "operator". The newest record of an alias counts. `judged` is after how many labels the
     learner decided it.
     """
 
-    alias: Literal["champion", "challenger"]
+    alias: Literal["champion"]
     recipe: str
     by: Literal["learner", "operator"]
     reason: str

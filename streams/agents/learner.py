@@ -238,8 +238,6 @@ class LearnerAgent:
         """Return the change of the champion in a record of the alias topic, None where it is none to go by."""
         try:
             change = _decode_change(record.value)
-            if change.alias != CHAMPION:
-                return None
             if change.recipe not in self.lessons.learners:
                 raise SnapshotRefused(f"there is no recipe {change.recipe} here")
             if change.model:

@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 _decode = msgspec.json.Decoder(ModelAnnouncement).decode
 _decode_change = msgspec.json.Decoder(AliasChange).decode
 
-CHAMPION = "champion"
 MOST_TRIED = 100  # records that are looked at for a first model, and for who is the champion
 
 Swap = Callable[[ServingModel], None]
@@ -106,8 +105,6 @@ class ModelFeed:
 
     async def _change(self, value: bytes, place: str) -> bool:
         change = _decode_change(value)
-        if change.alias != CHAMPION:
-            return False
         if change.recipe not in self._recipes:
             raise ForeignSnapshot(f"champion {change.recipe}: it is not among {', '.join(self._recipes)}")
         if change.model and change.model.recipe != change.recipe:

@@ -57,7 +57,7 @@ MESSAGES = {
     events.ModelSnapshot: snapshots,
     events.AliasChange: st.builds(
         events.AliasChange,
-        alias=st.sampled_from(["champion", "challenger"]), recipe=ids, by=st.sampled_from(["learner", "operator"]),
+        alias=st.just("champion"), recipe=ids, by=st.sampled_from(["learner", "operator"]),
         reason=texts_of_any, created_at=millis, model=st.none() | snapshots,
     ),
     events.Listing: st.builds(

@@ -195,7 +195,7 @@ def test_marks_say_who_is_champion() -> None:
         return [marks.of(row) for row in rows]
 
     assert said({}) == [["champion"], [], []]
-    assert said({"challenger": change(RECIPE, 1)}) == [["champion", "challenger"], [], []]
+    assert said({"champion": change("other", 1)}) == [[], [], []]
     pinned = change(RECIPE, 1, of_recipe(announced(4, 4)))
     assert said({"champion": pinned}) == [[], ["champion (pinned)"], []]
     assert Marks({}, "other", "f" * 16).of(rows[0]) == ["other features"]

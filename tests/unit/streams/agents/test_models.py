@@ -51,8 +51,8 @@ def snapshot(recipe: str, learnt: int, key: bytes = KEY, feature_set: str = FEAT
     return announcement(one, key, feature_set, learnt=learnt).models[0]
 
 
-def change(recipe: str, model: ModelSnapshot | None = None, alias: str = "champion") -> bytes:
-    return encode(AliasChange(alias, recipe, "operator", "said so", 1, model))  # type: ignore[arg-type]
+def change(recipe: str, model: ModelSnapshot | None = None) -> bytes:
+    return encode(AliasChange("champion", recipe, "operator", "said so", 1, model))
 
 
 class Fed:
@@ -181,8 +181,17 @@ def test_the_alias_says_who_is_champion() -> None:
     assert fed.serving == ("logistic@5", ["twin"])
     assert fed.take((ALIASES, change("twin"))).serving == ("twin@5", ["logistic"])
     assert fed.take((MODELS, announced(BOTH, learnt=6))).serving == ("twin@6", ["logistic"])
-    assert fed.take((ALIASES, change("logistic", alias="challenger"))).serving == ("twin@6", ["logistic"])
     assert fed.take((ALIASES, change("logistic"))).serving == ("logistic@6", ["twin"])
+
+
+def test_there_is_no_other_alias() -> None:
+    """All that are not champion are challengers: a record that names one is refused, and changes nothing."""
+    fed = Fed(BOTH).take((MODELS, announced(BOTH)))
+    assert fed.take((ALIASES, change("twin").replace(b'"champion"', b'"challenger"'))).serving == (
+        "logistic@5",
+        ["twin"],
+    )
+    assert fed.refused == 1
 
 
 def test_the_order_of_alias_and_models_does_not_matter() -> None:
