@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext
 
+import uvloop
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 
@@ -118,7 +119,7 @@ def run(app: BatchApp, resources: Resources = nullcontext, topics: Iterable[Topi
         handler.addFilter(Repeated())
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
-        failure = asyncio.run(_run(app, resources, topics))
+        failure = uvloop.run(_run(app, resources, topics))
     except Exception as error:  # from the check or the resources
         failure = error
     if failure is None:
