@@ -16,12 +16,14 @@ LOCAL_IMAGES = {
     "PROMETHEUS_IMAGE": "local/prometheus:bookworm",
     "ALERTMANAGER_IMAGE": "local/alertmanager:bookworm",
 }
+LOCAL = LOCAL_IMAGES | {"COMPOSE_PROFILES": "observe,demo"}
+"""There is no Grafana to be built."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the file, for its owner alone; the exit code is 1 where there is one already."""
     options = _parser().parse_args(arguments)
-    values = {name: secrets.token_hex(32) for name in SECRETS} | (LOCAL_IMAGES if options.local else {})
+    values = {name: secrets.token_hex(32) for name in SECRETS} | (LOCAL if options.local else {})
     text = filled((ROOT / ".env.example").read_text(encoding="utf-8"), values)
     try:
         with os.fdopen(os.open(options.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

@@ -130,8 +130,8 @@ def test_env_is_for_its_owner_alone(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert one.stat().st_mode & 0o777 == 0o600
     values, others = (dict(re.findall(r"^(\w+)=(.*)$", path.read_text(), re.MULTILINE)) for path in (one, other))
     assert all(len(values[name]) == 64 and values[name] != others[name] for name in SECRETS)
-    assert values["KAFKA_IMAGE"] == "local/kafka:4.3.1"
-    assert others["KAFKA_IMAGE"] == "apache/kafka:4.3.1"
+    assert (values["KAFKA_IMAGE"], values["COMPOSE_PROFILES"]) == ("local/kafka:4.3.1", "observe,demo")
+    assert (others["KAFKA_IMAGE"], others["COMPOSE_PROFILES"]) == ("apache/kafka:4.3.1", "observe,grafana,demo")
     said = capsys.readouterr()
     assert values["HEADRACE_MODEL_KEY"] not in said.out + said.err
     before = one.read_text()
