@@ -48,7 +48,7 @@ class Process:
     def __init__(self, kafka: str, folder: Path, **settings: str) -> None:
         self._log = folder / f"learner-{time.monotonic_ns()}.log"
         environment = {"HEADRACE_KAFKA": kafka, "HEADRACE_MODEL_KEY": KEY, "HEADRACE_PARTITIONS": "1"}
-        environment |= {"HEADRACE_SESSION_SECONDS": "2", "HEADRACE_SNAPSHOT_SECONDS": "0.5"}
+        environment |= {"HEADRACE_SESSION_SECONDS": "2", "HEADRACE_SNAPSHOT_SECONDS": "0.3"}
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "services.learner", "fraud"],
