@@ -67,6 +67,7 @@ class Member(Valkey):
         return super().settings() + (
             f"cluster-enabled yes\ncluster-port {self.bus}\ncluster-node-timeout {NODE_TIMEOUT_MS}\n"
             "cluster-require-full-coverage no\n"  # a master that is gone takes nobody else's slots with it
+            "repl-diskless-sync-delay 0\n"  # no other replica is waited for
         )
 
     def asked(self, *command: str | int) -> Any:

@@ -159,18 +159,21 @@ class Cluster:
         if master is None:
             self._doubtful = True
             raise StoreUnavailable(f"Redis Cluster at {self.address} has no master for slot {slot}")
+        return await self._asked(master, call)
+
+    async def ping(self) -> None:
+        masters = {one.master.address: one.master for one in await self._slots()}
+        await asyncio.gather(*(self._asked(master, _ping) for master in masters.values()))
+
+    async def close(self) -> None:
+        await asyncio.gather(*(node.redis.aclose() for node in self._nodes.values()))
+
+    async def _asked(self, master: Node, call: Call) -> Any:
         try:
             return await master.asked(call)
         except StoreUnavailable:
             self._doubtful, self._doubted = True, master.address
             raise
-
-    async def ping(self) -> None:
-        masters = {one.master.address: one.master for one in await self._slots()}
-        await asyncio.gather(*(master.asked(_ping) for master in masters.values()))
-
-    async def close(self) -> None:
-        await asyncio.gather(*(node.redis.aclose() for node in self._nodes.values()))
 
     async def _slots(self) -> list[Slots]:
         async with self._looking:
@@ -180,9 +183,10 @@ class Cluster:
         return self._map
 
     async def _look(self) -> list[Slots]:
-        """Ask one node after the other; the one in doubt last, as it may hang."""
+        """Ask one node after the other: masters before who may have left, the one in doubt last, as it may hang."""
+        masters = {one.master.address for one in self._map}
         known = random.sample(sorted(self._nodes), len(self._nodes))
-        known.sort(key=lambda address: address == self._doubted)
+        known.sort(key=lambda address: (address == self._doubted, address not in masters))
         why = "no node is known"
         for address in known:
             try:

@@ -8,6 +8,7 @@ from tests.chaos.faults import BACK_SECONDS, HISTORY, KILL, LEARNER, ZOMBIE, Fau
 from tests.local import within
 
 AWAY_SECONDS = 5.0  # longer than a broker's session and a node's time-out: leaders are elected without it
+BROKER_HANGS_SECONDS, MASTER_HANGS_SECONDS = 30.0, 12.0  # longer than requests to them may take
 
 
 def kill_broker(world: World) -> None:
@@ -39,7 +40,7 @@ def broker_hangs(world: World) -> None:
     _settle(world)
     broker = _a_broker(world)
     world.begin(f"broker {broker.node_id} hangs")
-    _hang(broker)
+    _hang(broker, BROKER_HANGS_SECONDS)
 
 
 def master_hangs(world: World) -> None:
@@ -47,7 +48,7 @@ def master_hangs(world: World) -> None:
     _settle(world)
     master = _fullest(world)
     world.begin("Redis master hangs")
-    _hang(master)
+    _hang(master, MASTER_HANGS_SECONDS)
 
 
 def _cluster(world: World) -> LocalCluster:
@@ -74,12 +75,12 @@ def _away(world: World, *servers: Server) -> None:
     within(BACK_SECONDS, _cluster(world).valkey.formed)
 
 
-def _hang(server: Server) -> None:
+def _hang(server: Server, seconds: float) -> None:
     server.suspend()
-    time.sleep(2 * AWAY_SECONDS)
+    time.sleep(seconds)
     server.resume()
 
 
 BROKER, MASTER, BOTH = Fault(25, kill_broker), Fault(25, kill_master), Fault(25, kill_both)
-HANGS = (Fault(20, broker_hangs), Fault(20, master_hangs))
+HANGS = (Fault(40, broker_hangs), Fault(20, master_hangs))
 CLUSTER_CAMPAIGN = (*[KILL] * 4, LEARNER, HISTORY, *[BROKER] * 3, *[MASTER] * 2, BOTH, *HANGS, ZOMBIE)

@@ -88,11 +88,16 @@ def run(scenario: Callable[[RedisStateStore], Awaitable[None]], url: str) -> Non
 
 
 def test_a_replica_takes_over_and_the_owner_goes_on(cluster: ValkeyCluster) -> None:
-    """The master is killed for good: after the failover the owner saves on, and nothing that was kept is gone."""
+    """The master is killed for good: after the failover the owner saves on, and nothing that was kept is gone.
+
+    A process that keeps nothing there sees Redis away until then, and not for ever.
+    """
     master, replica = pair(cluster)
     partition, elsewhere = partition_at(master), partition_at(next(one for one in cluster.masters if one is not master))
 
     async def scenario(store: RedisStateStore) -> None:
+        idle = RedisStateStore(cluster.url, TTL_MS)
+        await idle.ping()
         epoch, other = (await store.claim(partition)).epoch, (await store.claim(elsewhere)).epoch
         await store.save(partition, epoch, Checkpoint(1, b""), [(b"a", b"1")])
         assert within(PATIENCE, lambda: bool(master.asked("WAIT", 1, 1000)))
@@ -100,11 +105,12 @@ def test_a_replica_takes_over_and_the_owner_goes_on(cluster: ValkeyCluster) -> N
         with pytest.raises(StoreUnavailable, match=master.address):
             await store.load(partition, epoch, [b"a"])
         with pytest.raises(StoreUnavailable, match=master.address):
-            await store.ping()
+            await idle.ping()
         await store.save(elsewhere, other, Checkpoint(1, b""), [(b"b", b"1")])  # the others serve all the while
         assert await served(lambda: store.load(partition, epoch, [b"a"])) == [b"1"]
         await served(lambda: store.save(partition, epoch, Checkpoint(2, b""), [(b"a", b"2")]))
-        await served(store.ping)
+        await served(idle.ping)
+        await idle.close()
         assert replica.asked("ROLE")[0] == "master"
         assert (await store.claim(partition)).checkpoint == Checkpoint(2, b"")
 
