@@ -26,10 +26,15 @@ setup: .venv/ready .venv/kernels ## install everything into .venv (the other tar
 	@$(BIN)/python -m streams.kernels
 	@touch $@
 
-demo: setup ## the whole fraud pipeline live on this machine (DURATION=60 ends it after 60 s)
+# The servers, downloaded, and their classes archived for quick starts; for all clones of a user.
+.venv/servers: .venv/ready infra/local/kafka.lock infra/local/cassandra.lock
+	@$(BIN)/python -m infra.local prepare
+	@touch $@
+
+demo: setup .venv/servers ## the whole fraud pipeline live on this machine (DURATION=60 ends it after 60 s)
 	@$(BIN)/python -m services.demo fraud $(if $(DURATION),--duration $(DURATION))
 
-test: setup ## all tests, the real local servers included, but those of `make cluster`
+test: setup .venv/servers ## all tests, the real local servers included, but those of `make cluster`
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --ignore tests/integration/test_cluster.py
 
 test-containers: setup ## the integration tests again, with the servers in containers (needs Docker)
@@ -57,22 +62,22 @@ check: setup ## style, types, import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: setup ## throughput, latency and their limits, into build/bench.json
+bench: setup .venv/servers ## throughput, latency and their limits, into build/bench.json
 	@$(BIN)/python -m tests.bench
 
-recovery: setup ## how soon a replacement scores after kill -9 with 1,000,000 entities in state
+recovery: setup .venv/servers ## how soon a replacement scores after kill -9 with 1,000,000 entities in state
 	@$(BIN)/python -m tests.recovery
 
-chaos: setup ## the fault campaign, compared with an oracle (SEED=7 repeats one, MINUTES=8, CLUSTER=yes: on clusters)
+chaos: setup .venv/servers ## the fault campaign, compared with an oracle (SEED=7 repeats one, MINUTES=8, CLUSTER=yes: on clusters)
 	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(CLUSTER),--cluster --rate 800) $(if $(SEED),--seed $(SEED))
 
-cluster: setup ## three brokers, three Redis masters, two workers: one of each server dies, and the oracle finds nothing lost
+cluster: setup .venv/servers ## three brokers, three Redis masters, two workers: one of each server dies, and the oracle finds nothing lost
 	@$(BIN)/python -m pytest -q -s tests/integration/test_cluster.py
 
 scenarios: setup ## the models while fraud changes its pattern, and while examples are bad (plots in build/)
 	@$(BIN)/python -m tests.scenarios
 
-up: setup ## start Kafka, Valkey and Cassandra on this machine and keep them
+up: setup .venv/servers ## start Kafka, Valkey and Cassandra on this machine and keep them
 	@$(BIN)/python -m infra.local up
 
 down: setup ## stop them
@@ -82,7 +87,7 @@ lock: setup ## renew the pinned requirements from requirements*.in (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header requirements.in -o requirements.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header requirements-dev.in -o requirements-dev.txt
 
-quality: setup ## the handbook's transactions: backtest, its bars, and a replay compared with it (minutes)
+quality: setup .venv/servers ## the handbook's transactions: backtest, its bars, and a replay compared with it (minutes)
 	@$(BIN)/python -m tests.quality
 
 bench-quality: setup ## every recipe over the handbook's transactions: AUC, AP, CP@100, and its CPU an event

@@ -1,9 +1,10 @@
-"""`python -m infra.local up | status | down`: the local servers, detached from the terminal."""
+"""`python -m infra.local prepare | up | status | down`: the local servers, detached from the terminal."""
 
 import argparse
 import sys
 from pathlib import Path
 
+from . import classes
 from .errors import LocalServerError
 from .server import Server
 from .stack import NAMES, LocalServers
@@ -23,6 +24,12 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def prepare(_: argparse.Namespace) -> int:
+    """Download the servers, and make them start quickly."""
+    classes.prepare(progress=True, say=lambda what: print(what, flush=True))
+    return 0
 
 
 def up(options: argparse.Namespace) -> int:
@@ -103,7 +110,8 @@ def _port(text: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m infra.local", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="up | status | down")
+    commands = parser.add_subparsers(required=True, metavar="prepare | up | status | down")
+    commands.add_parser("prepare", help=prepare.__doc__).set_defaults(run=prepare)
     for run in (up, status, down):
         command = commands.add_parser(run.__name__, help=run.__doc__)
         command.set_defaults(run=run)

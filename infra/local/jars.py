@@ -32,7 +32,7 @@ def fetch(servers: Iterable[str], progress: bool = False) -> dict[str, list[Path
     wanted = {jar.path: jar for jars in locks.values() for jar in jars}.values()
     if missing_from(cache, wanted):
         cache.mkdir(parents=True, exist_ok=True)
-        with _exclusive(cache / ".lock"):
+        with exclusive(cache / ".lock"):
             # Asked again: another process may have brought them while this one waited.
             _bring(missing_from(cache, wanted), cache, progress)
     return {server: [cache / jar.path for jar in jars] for server, jars in locks.items()}
@@ -61,7 +61,8 @@ def _intact(path: Path, jar: Jar) -> bool:
 
 
 @contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
+def exclusive(path: Path) -> Iterator[None]:
+    """Be the only process inside the block; others wait."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -130,7 +130,7 @@ class SecureValkey(Valkey):
             f'port 0\nunixsocket "{self.socket}"\nunixsocketperm 700\naclfile "{self.folder / "users.acl"}"\n'
         )
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         """Start the server, and TLS in front of it."""
         if self.alive:
             return
@@ -138,7 +138,7 @@ class SecureValkey(Valkey):
         rights = {user: "+@all ~* &*" if user == ADMIN else "-@all" for user in self._keys.users}
         lines = [f"user {user} on >{password} {rights[user]}" for user, password in self._keys.users.items()]
         (self.folder / "users.acl").write_text("\n".join(["user default off", *lines, ""]), encoding="utf-8")
-        super().start()
+        super().start(*options)
         self._front = TlsFront(self.port, self._keys.certificate, self.socket)
         self._front.start()
 

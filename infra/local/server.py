@@ -58,8 +58,8 @@ class Server(ABC):
     def answering(self) -> str | None:
         """Who is ready on the port, None if nobody yet; equal to `identity` if it is ours."""
 
-    def start(self) -> None:
-        """Start the process; it is ready for clients after `wait_healthy`."""
+    def start(self, *options: str) -> None:
+        """Start the process; it is ready for clients after `wait_healthy`. `options` go to the program first."""
         if self.alive:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,8 @@ class Server(ABC):
         self._log_start = self.log_path.stat().st_size
         if not is_free(self.port):
             raise LocalServerError(f"{self.name}: port {self.port} is already in use")
-        command = self.prepare()
+        program, *arguments = self.prepare()
+        command = [program, *options, *arguments]
         self.process_id, self._popen = spawn(command, self.log_path, self.folder, self._detached)
 
     def wait_healthy(self, timeout: float = START_TIMEOUT) -> None:
