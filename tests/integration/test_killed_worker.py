@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.admin import MemberToRemove
+from kafka.errors import NoError
 from redis import Redis
 
 from infra.processes import Process, Processes
@@ -149,3 +151,8 @@ def test_a_static_member_that_comes_back_in_time_is_waited_for(
         processes.start("again", "services.worker", "fraud")
         send(kafka_server, events[200:])
         assert within(45, lambda: scored(kafka_server) >= 400)
+    # It has not left the group, which shall not miss it for two minutes.
+    admin = KafkaAdminClient(bootstrap_servers=kafka_server)
+    removed = admin.remove_group_members("fraud-stages", [MemberToRemove(group_instance_id="worker-0")])
+    admin.close()
+    assert list(removed.values()) == [NoError]
