@@ -37,11 +37,11 @@ demo: setup .venv/servers ## the whole fraud pipeline live on this machine (DURA
 test: setup .venv/servers ## all tests, the real local servers included, but those of `make cluster`
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --ignore tests/integration/test_cluster.py
 
-test-containers: setup ## the integration tests again, with the servers in containers (needs Docker)
+test-containers: setup ## the integration tests again with the servers in containers, and compose-test's (needs Docker)
 	@$(BIN)/python -m tests.engines images
 	@$(BIN)/python -m pytest --engine containers -n 3 --dist loadfile tests/integration tests/contract; \
 		status=$$?; $(BIN)/python -m tests.engines sweep; exit $$status
-	@[ ! -d tests/containers ] || $(BIN)/python -m pytest --engine containers tests/containers
+	@$(BIN)/python -m pytest --engine containers tests/containers
 
 images: setup ## build every image of docker-compose.yml here, for where none can be pulled
 	@$(BIN)/python -m infra.docker.local build
