@@ -43,8 +43,9 @@ def docker(*arguments: str, timeout: float = BUILD_SECONDS) -> str:
 
 def refuse_silence() -> None:
     """Raise DockerError unless an engine answers."""
+    client = _docker()
     try:
-        docker("version", "--format", "{{.Server.Version}}", timeout=ANSWER_SECONDS)
+        run(client, "version", "--format", "{{.Server.Version}}", timeout=ANSWER_SECONDS)
     except DockerError as error:
         why = str(error).splitlines()[-1].strip()
         raise DockerError(f"Docker does not answer: {why}") from None
