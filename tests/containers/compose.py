@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.docker import env
+from infra.docker.local.building import PYTHON, services
 from infra.docker.local.client import docker, exists
 from infra.local.ports import HOST, free_port
 
@@ -43,7 +44,7 @@ class Stack:
         """Write the .env as `make env` does, then change some of it."""
         file = self.folder / ".env"
         file.unlink(missing_ok=True)
-        assert env.main([*(["--local"] if exists("local/kafka:4.3.1") else []), str(file)]) == 0
+        assert env.main([*(["--local"] if exists(PYTHON) else []), str(file)]) == 0
         values = {name: str(port) for name, port in self.ports.items()} | changes
         file.write_text(env.filled(file.read_text(), values))
 
@@ -60,6 +61,14 @@ class Stack:
             timeout=timeout,
             check=False,
         )
+
+    def build(self) -> None:
+        """Build the services' image of the code as it is, from the Python that can be had."""
+        if exists(PYTHON):
+            services()
+        else:
+            done = self.compose("build", "init", timeout=1200)
+            assert done.returncode == 0, done.stderr[-3000:]
 
     def up(self) -> float:
         """Bring everything up; return after how many seconds all of it was healthy."""

@@ -1,6 +1,7 @@
 """docker-compose.yml brought up as a user would, watched at work, and taken down. The tests run in their order."""
 
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The whole system, observed and with live payments."""
     stack = Stack(f"headrace-test-{os.getpid()}", tmp_path_factory.mktemp("compose"))
     stack.write_env()
+    stack.build()
     try:
         yield stack
     finally:
@@ -107,6 +109,19 @@ def test_what_a_service_may(stack: Stack) -> None:
     ]
     assert bound
     assert set(bound) == {HOST}
+
+
+def test_no_secret_is_in_the_image(stack: Stack) -> None:
+    """Neither the layers' history nor a file of ours holds a secret, or what is no code of the services."""
+    values = dict(re.findall(r"^(\w+)=(.*)$", (stack.folder / ".env").read_text(), re.MULTILINE))
+    image = stack.containers()["worker"]["Image"]
+    told = docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", image) + docker("inspect", image)
+    assert not [name for name in SECRETS if values[name] in told]
+    listed = docker(
+        "run", "--rm", "--network", "none", "--entrypoint", "find", image, "/headrace", "-type", "f"
+    ).split()
+    assert {Path(file).parts[2] for file in listed} == {"schemas", "streams", "services", "infra"}
+    assert not [file for file in listed if Path(file).suffix in (".env", ".pem", ".key", ".crt") or "/.git" in file]
 
 
 def test_down_leaves_nothing(stack: Stack) -> None:
