@@ -81,7 +81,7 @@ def cassandra_server(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what uses a server, so that `-m "not integration"` starts none, and leave out what is for the other engine.
 
-    On containers all that uses no server is deselected; what does and does not run is skipped, and says why.
+    On containers a test without servers is deselected; one whose servers can only be local is skipped, and says why.
     """
     chosen = config.getoption("--engine")
     for item in items:
