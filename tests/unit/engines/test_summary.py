@@ -26,6 +26,10 @@ def test_each_engine_has_a_line() -> None:
         report("local", "setup", "skipped", "no prometheus"), report("containers", "setup", "skipped", "no Docker"),
         report("containers", "setup", "skipped", "no Docker"),
     ]  # fmt: skip
+    assert list(told(reports[-4:], "containers")) == [
+        "local: no integration tests ran; `make test` runs the suite on it",
+        "containers: no integration tests ran; 2 did not: no Docker; 1 did not: no prometheus",
+    ]
     assert list(told(reports, "local")) == [
         "local: 3 integration tests ran; 1 did not: no prometheus",
         "containers: no integration tests ran; 2 did not: no Docker; `make test-containers` runs the suite on it",
