@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.features.spec import EVENT_TIME, FeatureSet
+from streams.features.spec import EVENT_TIME, Column, FeatureSet
 
 
 def assemble(
@@ -26,12 +26,22 @@ def assemble(
     np.concatenate(known, axis=1, out=vector[:, :width])
     columns = {name: vector[:, i] for i, name in enumerate(names[:width])}
     columns[EVENT_TIME] = times.astype(np.float64)
+    _derive(features, vector, columns, width, False)
+    if not np.isfinite(vector[:, width:]).all():  # rare, and a look at each column costs more than the columns
+        _derive(features, vector, columns, width, True)
+    return vector
+
+
+def _derive(
+    features: FeatureSet, vector: NDArray[np.float64], columns: dict[str, Column], width: int, mended: bool
+) -> None:
+    """Compute the derived features one after the other; `mended`, with 0 for what is not finite before the next."""
     for i, feature in enumerate(features.derived, start=width):
         column = vector[:, i]
         column[:] = feature.function(columns)
-        column[~np.isfinite(column)] = 0.0
+        if mended:
+            column[~np.isfinite(column)] = 0.0
         columns[feature.name] = column
-    return vector
 
 
 def merge_order(times: NDArray[np.int64], kinds: NDArray[np.int8], event_ids: Sequence[bytes]) -> NDArray[np.int64]:

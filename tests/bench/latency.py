@@ -4,7 +4,6 @@ Both ends read the same clock. Counting from when the event was *due*, not sent,
 figures (no coordinated omission). The first `WARMUP_SECONDS` are thrown away.
 """
 
-import asyncio
 import json
 import subprocess
 import time
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+import uvloop
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from numpy.typing import NDArray
 
@@ -63,7 +63,7 @@ def measure(worker: Worker, flow: Flow, rate: float) -> Latency:
         begin = time.time() + LEAD_SECONDS
         arguments = (flow.kafka, flow.events, flow.partitions, rate, seconds, begin)
         producer = children.start("producer", "tests.bench.openloop", *map(str, arguments))
-        seen = asyncio.run(_sink(flow, due.size, begin + seconds + GRACE_SECONDS, worker.check))
+        seen = uvloop.run(_sink(flow, due.size, begin + seconds + GRACE_SECONDS, worker.check))
         busy = psutil.cpu_percent() / 100
         late = _finished(producer)
     if missing := int(np.isnan(seen).sum()):

@@ -10,6 +10,7 @@ import sys
 import time
 
 import numpy as np
+import uvloop
 from numpy.typing import NDArray
 
 from streams.runtime.records import Spans, by_partition
@@ -62,7 +63,7 @@ def main(arguments: list[str]) -> None:
     kafka, topic, partitions, rate, seconds, begin = arguments
     due = schedule(float(rate), float(seconds))
     events = transactions(due.size, seed=SEED, start_ms=AFTER_MS)
-    late = asyncio.run(produce(kafka, topic, int(partitions), events, due + float(begin)))
+    late = uvloop.run(produce(kafka, topic, int(partitions), events, due + float(begin)))
     p50, p99 = np.percentile(late * 1000, [50, 99]).tolist()
     print(json.dumps({"p50": p50, "p99": p99, "max": float(late.max()) * 1000}))
 
