@@ -159,10 +159,14 @@ def _hold(one: trees.HoeffdingTreeClassifier) -> None:
 
 
 def adaptive_forest(names: tuple[str, ...]) -> Model:
-    """Return five such trees, each over its own draw of examples and features (Gomes et al., 2017)."""
+    """Return five such trees, each over its own draw of examples and features (Gomes et al., 2017).
+
+    A tree draws an example once on average, not six times: a few weighty ones would be grounds enough to split.
+    """
     return _looking(names) | WeighedForest(
         n_models=5,
-        grace_period=200,
+        lambda_value=1,
+        grace_period=500,
         delta=1e-3,
         max_share_to_split=1.0,
         leaf_prediction="mc",
