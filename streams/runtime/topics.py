@@ -1,6 +1,7 @@
 """Topics as the catalogue declares them, created where they are not there yet."""
 
 import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
@@ -21,6 +22,7 @@ from streams.runtime.refusal import refusal
 from streams.settings import Kafka
 
 REACH_MS = 10_000
+POLL_SECONDS = 0.1
 BROKERS_DEFAULT = -1
 
 NOT_ALLOWED = (
@@ -39,7 +41,7 @@ class KafkaUnavailable(Exception):
 def unavailable(kafka: Kafka, error: Exception) -> KafkaUnavailable:
     """Return what to raise where a client gave up with `error`: which setting is refused, if that is why."""
     why = (str(error) or type(error).__name__).splitlines()[0]
-    if isinstance(error, NOT_ALLOWED):
+    if isinstance(error, NOT_ALLOWED) or "AuthorizationFailed" in why:  # kafka-python wraps some
         return KafkaUnavailable(f"HEADRACE_KAFKA_USER: Kafka at {kafka} does not allow this process that ({why})")
     return KafkaUnavailable(refusal(kafka) or f"Kafka at {kafka} does not answer ({why})")
 
@@ -70,7 +72,7 @@ def create_topics(kafka: Kafka, topics: Iterable[Topic], replication: int = BROK
         there = set(admin.list_topics())
         _create(admin, [topic for name, topic in declared.items() if name not in there], replication)
         admin.wait_for_topics(list(declared))
-        partitions = {one["name"]: len(one["partitions"]) for one in admin.describe_topics(list(declared))}
+        partitions = _counted(admin, declared)
     verify(declared.values(), partitions)
 
 
@@ -133,6 +135,16 @@ def administration(kafka: Kafka) -> Iterator[KafkaAdminClient]:
             admin.close()
     except (KafkaError, OSError) as error:
         raise unavailable(kafka, error) from None
+
+
+def _counted(admin: KafkaAdminClient, topics: Iterable[str]) -> dict[str, int]:
+    """Return how many partitions topics that are there have; another broker may be asked each time, and lag."""
+    deadline = time.monotonic() + REACH_MS / 1000
+    while True:
+        counts = {one["name"]: len(one["partitions"]) for one in admin.describe_topics(list(topics))}
+        if all(counts.values()) or time.monotonic() > deadline:
+            return counts
+        time.sleep(POLL_SECONDS)
 
 
 def _create(admin: KafkaAdminClient, missing: list[Topic], replication: int) -> None:

@@ -17,6 +17,7 @@ from schemas.topics import Topic
 from streams.features.table import StateRefused
 from streams.runtime.batches import BatchApp
 from streams.runtime.connection import connection
+from streams.runtime.known import partition_counts
 from streams.runtime.sender import UndeliveredError
 from streams.runtime.topics import KafkaUnavailable, TopicMismatch, unavailable, verify
 from streams.stores.state import Fenced, StoreRefused
@@ -171,19 +172,18 @@ async def _live(app: BatchApp) -> None:
 async def _check(app: BatchApp, topics: Iterable[Topic]) -> None:
     """Raise if Kafka does not answer, which a Faust worker would wait for in silence, or has not these topics."""
     kafka = app.kafka
+    declared = {topic.name: topic for topic in topics}
     client = AIOKafkaClient(**connection(kafka), request_timeout_ms=5000)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # the error raised says it all
     try:
         await client.bootstrap()
-        cluster = await client.fetch_all_metadata()
+        there = await partition_counts(client, app.source_topics | declared.keys())
     except KafkaError as error:
         raise unavailable(kafka, error) from None
     finally:
         await client.close()
         logging.getLogger("aiokafka").setLevel(logging.WARNING)
-    there = {name: len(cluster.partitions_for_topic(name) or ()) for name in cluster.topics()}
-    declared = {topic.name: topic for topic in topics}
-    missing = sorted((app.source_topics | declared.keys()) - there.keys())
+    missing = sorted(name for name, count in there.items() if not count)
     if missing:
         raise TopicMissing(f"no topic named {', '.join(missing)} on Kafka at {kafka}")
     verify(declared.values(), there)
