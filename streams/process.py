@@ -59,7 +59,7 @@ def serve(name: str, description: str, build: Build) -> int:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
     with Watchdog(f"worker {worker.app.conf.id}", worker.health, settings.stall_seconds):
-        return run(worker.app, worker.running, topics)
+        return run(worker.app, worker.running, topics, settings.tls)
 
 
 def _refuse(name: str, why: str) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from streams.settings.access import Cassandra, CassandraAccess, Kafka, KafkaAccess
+from streams.settings.access import PLAINTEXT, Cassandra, CassandraAccess, Kafka, KafkaAccess
 from streams.settings.parsing import deployment, host, instance, key, name, port, positive, yes_or_no
 from streams.settings.reading import SettingsError, read, setting
 from streams.settings.redis_url import REDIS_OPTIONS, redis_url
@@ -61,6 +61,11 @@ class Settings:
         8
         """
         return read(cls, environment)
+
+    @property
+    def tls(self) -> bool:
+        """Whether Kafka or Redis is reached by TLS; Cassandra's driver has threads of its own."""
+        return self.kafka.security != PLAINTEXT or self.redis.startswith("rediss")
 
     def signing_key(self) -> bytes:
         """Return the key that signs model snapshots; raise SettingsError where none was given."""

@@ -178,6 +178,15 @@ def test_nothing_is_secured_unless_asked_for():
     assert (settings.kafka.tls(), settings.cassandra.tls()) == (None, None)
 
 
+def test_a_process_knows_whether_it_speaks_tls():
+    """Its event loop is chosen by that."""
+    assert not Settings().tls
+    assert Settings.read(KAFKA).tls
+    assert Settings.read({"HEADRACE_KAFKA_SECURITY": "tls"}).tls
+    assert Settings.read({"HEADRACE_REDIS": "rediss+cluster://a:1,b:2"}).tls
+    assert not Settings.read(CASSANDRA).tls
+
+
 @pytest.mark.parametrize("security", ["tls", "sasl_tls"])
 def test_a_server_is_verified_by_its_name_and_its_authority(security):
     """Encryption without knowing to whom is none."""
