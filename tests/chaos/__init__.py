@@ -1,7 +1,7 @@
 """The fault campaign: everything that may happen, at once, under load, against an oracle (`make chaos`).
 
 `workload` is what producers send, `load` sends it; `fleet` keeps the processes running; `faults` is what befalls them;
-`oracle` says what must come of it, `found` what has, `verdict` where they differ.
+`oracle` says what must come of it, `found` what has, `verdict` where they differ. `members` are the faults of clusters.
 
 Each fault alone is an integration test (tests/integration):
 
@@ -18,6 +18,8 @@ Each fault alone is an integration test (tests/integration):
     Redis is wiped                          test_faults.py::test_a_wiped_valkey_is_rebuilt_from_kafka
     Redis holds a flipped byte              test_faults.py::test_a_damaged_key_is_set_aside_and_rebuilt
     Cassandra is away                       test_history.py::test_cassandra_may_be_away
+    a Redis Cluster loses a master          test_redis_cluster.py
+    a broker and a master of three die      test_cluster.py (`make cluster`)
     a model is damaged                      test_learner.py::test_damaged_models_are_passed_over
     negatives are assumed while killed      test_matured.py
     a label comes before its event          test_history.py::test_a_slow_history_makes_no_label_unknown
