@@ -1,5 +1,6 @@
 """The progressive measures are scikit-learn's, over the newest scores only, and come back from their bytes."""
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -155,3 +156,12 @@ def test_damaged_bytes_are_refused(damaged: bytes) -> None:
     """What is no window raises ValueError."""
     with pytest.raises(ValueError):  # noqa: PT011 - the messages are of three libraries
         Progressive.from_bytes(damaged, [RECIPE], 8)
+
+
+def test_what_was_kept_before_there_were_weights_is_still_read() -> None:
+    """Each label then counts once."""
+    scores = np.array([[0.1], [0.4], [0.35], [0.8]], np.float32)
+    before = msgspec.msgpack.encode(((RECIPE,), 4, scores.tobytes(), np.array([0, 0, 1, 1], np.int8).tobytes()))
+    progressive = Progressive.from_bytes(before, [RECIPE], 8)
+    assert progressive.measures(RECIPE)["auc"] == 0.75
+    assert progressive.newest(8).weights.tolist() == [1.0] * 4
