@@ -27,7 +27,7 @@ DUMP_SECONDS = 180.0
 def prepare(progress: bool, say: Callable[[str], None]) -> None:
     """Archive the classes of each Java server where that has not been done; half a minute, once on a machine.
 
-    Raises LocalServerError where a jar or a start fails.
+    Where that fails a line says so: starts take longer then. Raises LocalServerError where a jar cannot be had.
     """
     fetch(SERVERS, progress)
     missing = [name for name in SERVERS if not archive(name).exists()]
@@ -37,7 +37,11 @@ def prepare(progress: bool, say: Callable[[str], None]) -> None:
     folder = archive(missing[0]).parent
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder / ".lock"), ThreadPoolExecutor(len(missing)) as pool:
-        list(pool.map(_prepare, missing))
+        for name, made in zip(missing, [pool.submit(_prepare, name) for name in missing], strict=True):
+            try:
+                made.result()
+            except (LocalServerError, OSError) as error:
+                say(f"{name} will start slowly: {str(error).splitlines()[0]}")
 
 
 def _prepare(name: str) -> None:

