@@ -22,7 +22,7 @@ def copies(kafka: str, topic: str) -> tuple[int, str]:
     (described,) = admin.describe_topics([topic])
     (configs,) = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)]).values()
     admin.close()
-    (replicas,) = {len(partition["replicas"]) for partition in described["partitions"]}
+    (replicas,) = {len(partition["replica_nodes"]) for partition in described["partitions"]}
     return replicas, configs[topic]["min.insync.replicas"]["value"]
 
 
