@@ -12,7 +12,7 @@ from services.rights.table import Rights
 
 COMMANDS = (
     *("ping", "hello", "select", "client|setinfo", "client|setname", "cluster|slots"),  # a connection's
-    *("eval", "evalsha", "script|load", "hget", "mget", "sscan"),  # the state store's, and those of its scripts
+    *("eval", "evalsha", "script|load", "hget", "mget", "sscan", "info"),  # the state store's, and those of its scripts
     *("get", "set", "exists", "rename", "unlink", "pexpire", "sadd", "sunionstore"),
     *("hset", "hmget", "hincrby", "hexists"),
 )
