@@ -182,10 +182,9 @@ class RedisStateStore:
 
 async def _page(redis: Redis, key: bytes, cursor: int) -> tuple[tuple[int, list[bytes]], str]:
     """Return a page of a set, and the id of the run of Redis that answers: both by one connection."""
-    async with redis.pipeline(transaction=False) as both:
-        both.sscan(key, cursor, count=PAGE)
-        both.info("server")
-        page, server = await both.execute()
+    async with redis.client() as one:  # no pipeline: it words errors in a way of its own
+        page: Any = await one.sscan(key, cursor, count=PAGE)
+        server = await one.info("server")
     return page, server["run_id"]
 
 

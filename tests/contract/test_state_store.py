@@ -4,13 +4,15 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from infra.local.cluster import ValkeyCluster
 from infra.local.ports import free_port
@@ -18,7 +20,7 @@ from streams.stores import redis_nodes
 from streams.stores.memory import MemoryStateStore
 from streams.stores.redis import RedisStateStore
 from streams.stores.state import Checkpoint, Fenced, StateStore, StoreUnavailable, TrackingStore
-from tests.local import redis_at
+from tests.local import redis_at, within
 
 TTL_MS = 60_000
 Scenario = Callable[[TrackingStore, str], Awaitable[None]]
@@ -617,6 +619,49 @@ def test_one_server_is_no_cluster(valkey_server: str) -> None:
     said = unavailable(f"redis+cluster://{address}")
     assert said.startswith(f"no node of the Redis Cluster at {address} tells its slots")
     assert "cluster support disabled" in said
+
+
+@contextmanager
+def busy(url: str) -> Iterator[None]:
+    """A Redis that runs somebody's endless script inside the block, and answers nothing else."""
+    with Redis.from_url(url) as redis, Redis.from_url(url) as endless, ThreadPoolExecutor(1) as apart:
+
+        def refuses() -> bool:
+            try:
+                redis.ping()
+            except ResponseError as error:
+                return str(error).startswith("BUSY")
+            return False
+
+        (usual,) = redis.config_get("busy-reply-threshold").values()
+        redis.config_set("busy-reply-threshold", 1)
+        running = apart.submit(endless.eval, "while true do end", 0)
+        try:
+            assert within(10, refuses)
+            yield
+        finally:
+            redis.script_kill()
+            assert "killed" in str(running.exception(10))
+            redis.config_set("busy-reply-threshold", usual)
+
+
+def test_a_redis_that_is_busy_is_waited_for(valkey_server: str) -> None:
+    """It passes, whatever is asked just then: the archive's pages as well."""
+    partition = f"fraud.customer.{uuid4().hex}.0"
+
+    async def scenario() -> None:
+        store = RedisStateStore(valkey_server, TTL_MS)
+        epoch = (await store.claim(partition)).epoch
+        await store.save(partition, epoch, Checkpoint(1, b""), [(b"a", b"1")])
+        with busy(valkey_server):
+            with pytest.raises(StoreUnavailable, match="BUSY"):
+                await store.load(partition, epoch, [b"a"])
+            with pytest.raises(StoreUnavailable, match="BUSY"):
+                await store.changed(partition, recent=True)
+        assert await changed(store, partition, recent=True) == {b"a"}
+        await store.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 30))
 
 
 def test_keys_share_a_slot_and_states_expire(valkey_server: str) -> None:
