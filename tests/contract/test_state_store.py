@@ -1,4 +1,4 @@
-"""What every state store does; memory is the reference, Redis (a real Valkey) must equal it."""
+"""What every state store does; memory is the reference, Redis (a real Valkey) must equal it, with a worker's rights."""
 
 import asyncio
 import socket
@@ -16,10 +16,13 @@ from redis.exceptions import ResponseError
 
 from infra.local.cluster import ValkeyCluster
 from infra.local.ports import free_port
+from services.rights.redis import grant, rule
+from services.rights.table import table
 from streams.stores import redis_nodes
 from streams.stores.memory import MemoryStateStore
 from streams.stores.redis import RedisStateStore
 from streams.stores.state import Checkpoint, Fenced, StateStore, StoreUnavailable, TrackingStore
+from streams.usecases import FRAUD
 from tests.local import redis_at, within
 
 TTL_MS = 60_000
@@ -52,6 +55,14 @@ def valkey_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield cluster.url
 
 
+def as_worker(url: str) -> str:
+    """Return the URL for a user that may do what is granted to a worker, and nothing else."""
+    rights = rule(table(FRAUD, 1)["worker"])
+    assert rights is not None
+    grant(url, {"worker": ["reset", "on", ">secret", *rights]})
+    return url.replace("://", "://worker:secret@")
+
+
 @pytest.fixture
 def run(request: pytest.FixtureRequest, kind: str) -> Run:
     """Run a scenario with a store and a partition of its own."""
@@ -61,7 +72,7 @@ def run(request: pytest.FixtureRequest, kind: str) -> Run:
     async def opened() -> AsyncIterator[TrackingStore]:
         store: TrackingStore = MemoryStateStore()
         if kind != "memory":
-            store = RedisStateStore(request.getfixturevalue(SERVERS[kind]), TTL_MS)
+            store = RedisStateStore(as_worker(request.getfixturevalue(SERVERS[kind])), TTL_MS)
         try:
             yield store
         finally:
@@ -599,12 +610,13 @@ def test_an_unreachable_cluster_is_named() -> None:
 @pytest.mark.integration
 @pytest.mark.local("a cluster is local processes")
 def test_one_node_that_answers_is_enough(silent: str, valkey_cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the nodes that a URL names one is gone and one hangs: the cluster is found by the third."""
+    """Of the nodes that a URL names one is gone and one hangs: the cluster is found by the third, for grants too."""
     monkeypatch.setattr(redis_nodes, "SOCKET_SECONDS", 0.3)
     third = valkey_cluster.rpartition(",")[2]
+    url = as_worker(f"redis+cluster://127.0.0.1:{free_port()},{third}")
 
     async def scenario() -> None:
-        store = RedisStateStore(f"redis+cluster://127.0.0.1:{free_port()},{silent},{third}", TTL_MS)
+        store = RedisStateStore(url.replace("@", f"@{silent},"), TTL_MS)
         await store.ping()
         partition = f"fraud.customer.{uuid4().hex}.0"
         assert (await store.claim(partition)).epoch == 1
