@@ -26,9 +26,9 @@ NO_SCRAM = (UnsupportedSaslMechanismError, IllegalSaslStateError)
 
 
 def refusal(kafka: Kafka) -> str | None:
-    """Say which settings the first broker that can be reached does not accept, None if it is not about them; blocks.
+    """Say which settings the first broker that answers does not accept, None if it is not about them; blocks.
 
-    The answer begins with the variables' names.
+    The answer begins with the variables' names. A broker that is away, or hangs, says nothing of the settings.
     """
     with ThreadPoolExecutor(1) as apart:  # from the loop that may run in this thread
         return apart.submit(asyncio.run, _look(kafka)).result()
@@ -41,14 +41,15 @@ async def _look(kafka: Kafka) -> str | None:
         with suppress(OSError, TimeoutError):
             _, writer = await asyncio.wait_for(asyncio.open_connection(host, int(port)), LOOK_SECONDS)
             writer.close()
-            return await _ask(address, host, int(port), options)
+            if (why := await _ask(address, host, int(port), options)) is not None:
+                return why or None
     return None
 
 
 async def _ask(address: str, host: str, port: int, options: dict[str, Any]) -> str | None:
-    """Do as a client would, to the end of the authentication."""
+    """Do as a client would, to the end of the authentication; the answer is empty if it is let in, None if unknown."""
     where, name, secured = f"Kafka at {address}", options.get("sasl_plain_username"), "ssl_context" in options
-    why = None
+    why: str | None = ""
     try:
         conn = await create_conn(host, port, request_timeout_ms=int(LOOK_SECONDS * 1000), **options)
         if secured and not name and await _asks_who(conn):
@@ -61,7 +62,8 @@ async def _ask(address: str, host: str, port: int, options: dict[str, Any]) -> s
     except NO_SCRAM:
         why = f"HEADRACE_KAFKA_SECURITY: {where} has no {MECHANISM}"
     except (KafkaError, OSError, TimeoutError):
-        if (speaks := await _speaks_tls(host, port)) is not secured:
+        why, speaks = None, await _speaks_tls(host, port)
+        if speaks is not None and speaks is not secured:
             why = f"HEADRACE_KAFKA_SECURITY: {where} speaks {'TLS alone' if speaks else 'no TLS'}"
     return why
 
@@ -71,12 +73,15 @@ async def _asks_who(conn: AIOKafkaConnection) -> bool:
     return bool(answer.error_code != IllegalSaslStateError.errno)
 
 
-async def _speaks_tls(host: str, port: int) -> bool:
+async def _speaks_tls(host: str, port: int) -> bool | None:
+    """Say whether a port speaks TLS, None where it hangs or has gone."""
     anyone = ssl.create_default_context()
     anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
     try:
         _, writer = await asyncio.wait_for(asyncio.open_connection(host, port, ssl=anyone), LOOK_SECONDS)
-    except (OSError, TimeoutError):
+    except (TimeoutError, ConnectionRefusedError):
+        return None
+    except OSError:
         return False
     writer.close()
     return True

@@ -4,6 +4,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from kafka import KafkaAdminClient
 
 from infra.local.certificates import Authority
 from infra.local.ports import HOST
+from streams.runtime import refusal as refusing
 from streams.runtime.connection import connection, credentials
 from streams.runtime.refusal import refusal
 from streams.settings import KafkaAccess
@@ -41,10 +43,10 @@ def test_every_client_takes_the_same_options(access: Any, protocol: str) -> None
 
 
 class Broker:
-    """A port that accepts; with a certificate it speaks TLS, and then or without one it hangs up."""
+    """A port that accepts; with a certificate it speaks TLS, and then or without one it hangs up, or it hangs."""
 
-    def __init__(self, certificate: Path | None = None) -> None:
-        self._tls = None
+    def __init__(self, certificate: Path | None = None, hangs: bool = False) -> None:
+        self._tls, self._hangs = None, hangs
         if certificate:
             self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             self._tls.load_cert_chain(certificate)
@@ -62,7 +64,8 @@ class Broker:
             try:
                 if self._tls:
                     connection = self._tls.wrap_socket(connection, server_side=True)
-                connection.recv(100)
+                while connection.recv(100) and self._hangs:
+                    pass
             except OSError:
                 pass
             connection.close()
@@ -117,8 +120,23 @@ def test_a_look_says_which_setting_is_refused(
         assert "secret" not in said
 
 
-def test_a_broker_that_is_away_is_no_setting() -> None:
-    """Nobody answers, so nothing is known; the next broker of the list is asked."""
-    with socket.create_server((HOST, 0)) as free:
-        port = free.getsockname()[1]
-    assert refusal(f"{HOST}:{port}") is None
+@pytest.mark.parametrize("how", ["away", "hangs"])
+def test_a_broker_that_does_not_answer_is_no_setting(
+    how: str, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of it nothing is known; the next broker of the list is asked."""
+    monkeypatch.setattr(refusing, "LOOK_SECONDS", 0.3)
+    silent, expired = Broker(hangs=True), Broker(authority.issue("expired", timedelta(days=-1)))
+    if how == "away":
+        silent.close()
+    try:
+        tls = KafkaAccess(silent.address, "sasl_tls", "worker", "secret", ca=str(authority.path))
+        assert refusal(silent.address) is None
+        assert refusal(tls) is None
+        said = refusal(replace(tls, addresses=f"{silent.address},{expired.address}"))
+        assert said
+        assert said.startswith(REFUSED.format(expired.address))
+    finally:
+        expired.close()
+        if how == "hangs":
+            silent.close()
