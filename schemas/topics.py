@@ -53,6 +53,14 @@ class Topics:
         if self.published:
             yield self.published
 
+    @property
+    def taking_back(self) -> tuple[Topic, ...]:
+        """The topics to which their dead letters may be sent back.
+
+        Hops are none of them: a stage would take what comes a second time for a duplicate.
+        """
+        return self.events, self.labels, self.scores, self.examples
+
 
 def catalogue(
     usecase: str,

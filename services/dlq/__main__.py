@@ -61,10 +61,8 @@ class Tool:
     def __init__(self, options: argparse.Namespace, settings: Settings) -> None:
         usecase = USECASES[options.usecase].deployed(settings.deployment, settings.publish)
         topics = usecase.topics(settings.partitions)
-        # Hop topics are internal: a stage would take what comes a second time for a duplicate.
-        taking = (topics.events, topics.labels, topics.scores, topics.examples)
         self._options, self._kafka = options, settings.kafka
-        self._topics = {topic.name: topic for topic in taking}
+        self._topics = {topic.name: topic for topic in topics.taking_back}
         self._all, self._dlq = topics, topics.dlq
         self._log = DeadLetterLog(settings.kafka, topics.dlq)
 

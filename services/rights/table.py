@@ -47,7 +47,7 @@ def table(usecase: UseCase, partitions: int) -> Mapping[str, Rights]:
     """
     topics = usecase.topics(partitions)
     every, hops = _names(*topics), _names(*topics.hops)
-    stages, history = usecase.group("stages"), usecase.group("history")
+    stages, history, learner = (usecase.group(name) for name in ("stages", "history", "learner"))
     published = _names(*([topics.published] if topics.published else []))
     return {
         "worker": Rights(
@@ -72,7 +72,7 @@ def table(usecase: UseCase, partitions: int) -> Mapping[str, Rights]:
             reads=(*_names(topics.examples, topics.models, topics.aliases), *hops),
             writes=_names(topics.models, topics.aliases, topics.dlq),
             sees=every,
-            groups=(usecase.group("learner"),),
+            groups=(learner,),
             watches=(stages,),
         ),
         "matured": Rights(
@@ -84,10 +84,14 @@ def table(usecase: UseCase, partitions: int) -> Mapping[str, Rights]:
         ),
         "feedback": Rights(writes=_names(topics.labels), sees=every),
         "simulator": Rights(writes=_names(topics.events, topics.labels), sees=every),
+        # Chooses and relearns models, keeps the lists, sends dead letters back, and watches a switch-over.
         "operator": Rights(
-            reads=_names(topics.examples, topics.models, topics.aliases, topics.lists, topics.dlq),
-            writes=_names(topics.aliases, topics.lists),
+            reads=_names(
+                *(topics.examples, topics.models, topics.aliases, topics.lists, topics.dlq), _public_scores(topics)
+            ),
+            writes=_names(topics.models, topics.aliases, topics.lists, topics.dlq, *topics.taking_back),
             sees=every,
+            watches=(stages, learner),
             selects=REGISTRY,
         ),
         "producer": Rights(writes=_names(topics.events)),

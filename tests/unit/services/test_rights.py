@@ -24,23 +24,37 @@ def test_who_sends_events_reads_nothing_and_who_reads_scores_sends_nothing():
 
 
 def test_each_thing_has_few_who_write_it():
-    """Scores come from the workers alone, models from the learner, examples from the join, states from the workers."""
+    """Scores come from the workers alone, models from the learner, examples from the join, states from the workers.
+
+    An operator may send back what has died of them, and announce what was learnt again.
+    """
 
     def writers(name: str) -> set[str]:
         return {service for service, rights in TABLE.items() if name in (*rights.writes, *rights.modifies)}
 
-    assert writers("fraud.scores") == {"worker"}
-    assert writers("fraud.models") == {"learner"}
-    assert writers("fraud.examples") == {"history"}
-    assert writers("fraud.transactions") == {"producer", "simulator"}
+    assert writers("fraud.scores") == {"worker", "operator"}
+    assert writers("fraud.models") == {"learner", "operator"}
+    assert writers("fraud.examples") == {"history", "operator"}
+    assert writers("fraud.transactions") == {"producer", "simulator", "operator"}
     assert writers("fraud.lists") == {"operator"}
     assert writers("entity_states") == {"worker"}
     assert writers("scores") == {"history"}
     assert {service for service, rights in TABLE.items() if rights.states} == {"worker"}
 
 
+def test_the_operator_may_do_what_the_commands_do():
+    """Promote, roll back and relearn; block and allow; send dead letters back with a receipt; watch a switch-over."""
+    operator, topics = TABLE["operator"], FRAUD.topics(4)
+    changed = {topics.models, topics.aliases, topics.lists, topics.dlq}
+    assert set(operator.writes) == {topic.name for topic in changed.union(topics.taking_back)}
+    assert set(operator.reads) == {topic.name for topic in changed | {topics.examples, topics.scores}}
+    assert operator.watches == ("fraud-stages", "fraud-learner")
+    assert operator.groups + operator.states + operator.modifies == ()
+    assert "fraud.scores" in table(FRAUD.deployed("v2", True), 4)["operator"].reads
+
+
 def test_nothing_is_forgotten():
-    """Every topic is written and read by somebody, but the dead letters, and every table of the schema written."""
+    """Every topic is written and read by somebody, and every table of the schema written."""
     assert {name for rights in TABLE.values() for name in rights.writes} == TOPICS
     assert {name for rights in TABLE.values() for name in rights.reads} == TOPICS
     made = re.findall(r"CREATE TABLE IF NOT EXISTS k\.(\w+)", "\n".join(schema("k")))
