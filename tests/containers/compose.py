@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 from infra.docker import env
 from infra.docker.local.building import PYTHON, services
@@ -48,6 +49,11 @@ class Stack:
         values = {name: str(port) for name, port in self.ports.items()} | changes
         file.write_text(env.filled(file.read_text(), values))
 
+    @property
+    def env(self) -> dict[str, str]:
+        """What .env says, by variable."""
+        return dict(re.findall(r"^(\w+)=(.*)$", (self.folder / ".env").read_text(), re.MULTILINE))
+
     def compose(self, *arguments: str, timeout: float = 300) -> "subprocess.CompletedProcess[str]":
         """What compose says to `arguments`, with nothing of this process's environment that it would read."""
         where = ["--project-directory", str(ROOT), "--file", str(ROOT / "docker-compose.yml")]
@@ -63,11 +69,12 @@ class Stack:
         )
 
     def build(self) -> None:
-        """Build the services' image of the code as it is, from the Python that can be had."""
+        """Build the services' image of the code as it is, from the Python that can be had; pull where one can."""
         if exists(PYTHON):
             services()
-        else:
-            done = self.compose("build", "init", timeout=1200)
+            return
+        for what in (["build", "init"], ["pull", *(name.lower() for name in PORTS if name != "FEEDBACK")]):
+            done = self.compose(*what, timeout=1200)
             assert done.returncode == 0, done.stderr[-3000:]
 
     def up(self) -> float:
@@ -105,6 +112,18 @@ class Stack:
         """The JSON that a server answers over HTTP."""
         with urllib.request.urlopen(f"http://{HOST}:{self.ports[f'{server}_PORT']}{path}", timeout=10) as answer:
             return json.load(answer)
+
+    def sent(self, label: object, **headers: str) -> int:
+        """The status that the feedback service answers to a label."""
+        url = f"http://{HOST}:{self.ports['FEEDBACK_PORT']}/labels"
+        sending = urllib.request.Request(
+            url, json.dumps(label).encode(), {"Content-Type": "application/json", **headers}, method="POST"
+        )
+        try:
+            with urllib.request.urlopen(sending, timeout=20) as answer:
+                return int(answer.status)
+        except HTTPError as refusal:
+            return refusal.code
 
     @property
     def _label(self) -> str:

@@ -1,13 +1,14 @@
 """docker-compose.yml brought up as a user would, watched at work, and taken down. The tests run in their order."""
 
 import os
-import re
+import shutil
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.error import HTTPError
 
 import msgspec
+import psutil
 import pytest
 from kafka import KafkaConsumer
 
@@ -15,12 +16,13 @@ from infra.docker.env import SECRETS
 from infra.docker.local.client import docker
 from infra.local.ports import HOST
 from schemas.events import Score
-from tests.containers.compose import Stack
+from tests.containers.compose import ROOT, Stack
 from tests.local import within
 
 pytestmark = [pytest.mark.containers("make compose-test brings docker-compose.yml up"), pytest.mark.timeout(600)]
 
 OURS = {"worker", "learner", "history", "matured", "feedback"}
+CODE = {"schemas", "streams", "services", "infra"}
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +38,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def test_all_is_healthy_soon(stack: Stack) -> None:
-    """One command brings everything up, healthy in less than 90 s where the machine has nothing else to do."""
-    busy = os.getloadavg()[0] > (os.cpu_count() or 1)
+    """One command brings everything up, healthy in 90 s on a machine with little else to do, in 180 s on any."""
+    busy = psutil.cpu_percent(interval=3) > 50
     seconds = stack.up()
     print(f"healthy after {seconds:.0f} s")
     assert {
@@ -50,7 +52,7 @@ def test_all_is_healthy_soon(stack: Stack) -> None:
         "init",
         *OURS,
     } <= stack.states().keys()
-    assert busy or seconds < 90
+    assert seconds < (180 if busy else 90)
 
 
 def test_live_payments_are_scored(stack: Stack) -> None:
@@ -89,9 +91,11 @@ def test_prometheus_has_every_target_up(stack: Stack) -> None:
 
 def test_labels_are_for_who_has_the_token(stack: Stack) -> None:
     """The door that takes labels is open to nobody without its token."""
-    with pytest.raises(HTTPError) as refused:
-        stack.asked("FEEDBACK", "/labels")
-    assert refused.value.code in (401, 405)
+    label = {"event_id": "nobody-paid-this", "label_time": int(time.time() * 1000), "label": 0}
+    token = stack.env["HEADRACE_FEEDBACK_TOKEN"]
+    assert stack.sent(label) == 401
+    assert stack.sent(label, Authorization=f"Bearer {token[:-1]}") == 401
+    assert stack.sent(label, Authorization=f"Bearer {token}") == 202
 
 
 def test_what_a_service_may(stack: Stack) -> None:
@@ -112,16 +116,38 @@ def test_what_a_service_may(stack: Stack) -> None:
 
 
 def test_no_secret_is_in_the_image(stack: Stack) -> None:
-    """Neither the layers' history nor a file of ours holds a secret, or what is no code of the services."""
-    values = dict(re.findall(r"^(\w+)=(.*)$", (stack.folder / ".env").read_text(), re.MULTILINE))
+    """Neither its history nor its environment sets a secret, no file looks like one or holds a private key."""
     image = stack.containers()["worker"]["Image"]
     told = docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", image) + docker("inspect", image)
-    assert not [name for name in SECRETS if values[name] in told]
-    listed = docker(
-        "run", "--rm", "--network", "none", "--entrypoint", "find", image, "/headrace", "-type", "f"
-    ).split()
-    assert {Path(file).parts[2] for file in listed} == {"schemas", "streams", "services", "infra"}
-    assert not [file for file in listed if Path(file).suffix in (".env", ".pem", ".key", ".crt") or "/.git" in file]
+    assert not [name for name in SECRETS if f"{name}=" in told]
+
+    def shell(command: str) -> list[str]:
+        return docker("run", "--rm", "--network", "none", "--entrypoint", "sh", image, "-c", command).split()
+
+    listed = shell("find /headrace -type f")
+    assert {Path(file).parts[2] for file in listed} == CODE
+    assert not [file for file in listed if "/.git" in file or secret(Path(file))]
+    assert not shell("grep -rlE 'BEGIN [A-Z ]*PRIVATE KEY' /headrace /venv || [ $? = 1 ]")
+
+
+def test_what_is_secret_does_not_reach_the_builder(tmp_path: Path) -> None:
+    """Secrets and other files that lie about where the image is built are not in its context."""
+    context, seen = tmp_path / "context", tmp_path / "seen"
+    names = (".env", ".env.production", "ca.pem", "broker.key", "broker.crt", "keys.p12", "code.py")
+    for folder in (context, context / ".git", *(context / part for part in sorted(CODE)), context / "infra/security"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            (folder / name).write_text("planted")
+    shutil.copy(ROOT / ".dockerignore", context)
+    everything = tmp_path / "Dockerfile"
+    everything.write_text("FROM scratch\nCOPY . /\n")
+    docker("build", "--quiet", "--output", str(seen), "--file", str(everything), str(context))
+    found = {path.relative_to(seen) for path in seen.rglob("*") if path.is_file()}
+    assert found == {Path(folder, "code.py") for folder in (*CODE, "infra/security")}
+
+
+def secret(file: Path) -> bool:
+    return file.name.startswith(".env") or file.suffix in (".pem", ".key", ".crt", ".p12")
 
 
 def test_down_leaves_nothing(stack: Stack) -> None:
