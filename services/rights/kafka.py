@@ -4,9 +4,10 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from kafka.admin import ACL, ACLOperation, ACLPermissionType, ACLResourcePatternType, ResourcePattern, ResourceType
+from kafka.errors import AuthorizationError
 
 from services.rights.table import Rights
-from streams.runtime.topics import KafkaUnavailable, administration
+from streams.runtime.topics import KafkaUnavailable, administration, unavailable
 from streams.settings import Kafka
 
 
@@ -46,7 +47,14 @@ def grant(kafka: Kafka, entries: Iterable[Allowed]) -> None:
     with administration(kafka) as admin:
         failed = admin.create_acls([_acl(entry) for entry in entries])["failed"]
     if failed:
-        raise KafkaUnavailable(f"Kafka at {kafka} does not take ACLs ({failed[0].__name__}): has it an authorizer?")
+        raise refused(kafka, failed[0]())
+
+
+def refused(kafka: Kafka, error: Exception) -> KafkaUnavailable:
+    """Return what to raise where the brokers take no ACL of this user, or of nobody."""
+    if isinstance(error, AuthorizationError):
+        return unavailable(kafka, error)
+    return KafkaUnavailable(f"Kafka at {kafka} does not take ACLs ({type(error).__name__}): has it an authorizer?")
 
 
 def _acl(entry: Allowed) -> ACL:

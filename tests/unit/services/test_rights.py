@@ -4,6 +4,7 @@ import re
 from dataclasses import fields
 
 import pytest
+from kafka.errors import ClusterAuthorizationFailedError, SecurityDisabledError
 
 from infra.cassandra import schema
 from services.rights import cassandra, kafka, redis
@@ -81,6 +82,12 @@ def test_in_the_words_of_kafka():
         "--allow-principal User:u --operation Read --group g --resource-pattern-type prefixed",
         "--allow-principal User:u --operation Describe --group h",
     ]
+
+
+def test_who_may_not_grant_is_told_by_which_setting():
+    """Where nobody can, the setting is not to blame."""
+    assert str(kafka.refused("a:1", ClusterAuthorizationFailedError())).startswith("HEADRACE_KAFKA_USER: Kafka at a:1 ")
+    assert str(kafka.refused("a:1", SecurityDisabledError())).endswith("(SecurityDisabledError): has it an authorizer?")
 
 
 def test_in_the_words_of_redis():
