@@ -1,11 +1,10 @@
 """What an error of the Cassandra driver says, in a line; where a setting is refused, that line begins with its name."""
 
-from re import search
-
 from cassandra import AuthenticationFailed, Unauthorized
 from cassandra.cluster import NoHostAvailable
 
 from streams.settings import CassandraAccess
+from streams.stores.certificate import why_refused
 from streams.stores.history import StoreUnreachable
 
 
@@ -18,8 +17,8 @@ def unreachable(access: CassandraAccess, error: BaseException) -> StoreUnreachab
         return StoreUnreachable(f"HEADRACE_CASSANDRA_USER, HEADRACE_CASSANDRA_PASSWORD: {where} {who}")
     if isinstance(cause, Unauthorized):
         return StoreUnreachable(f"HEADRACE_CASSANDRA_USER: {where} does not allow {access.user} that ({line})")
-    if why := search(r"certificate verify failed: (.*?)( \(_ssl|$)", line):
-        return StoreUnreachable(f"HEADRACE_CASSANDRA_CA: the certificate of {where} is refused: {why[1]}")
+    if why := why_refused(line):
+        return StoreUnreachable(f"HEADRACE_CASSANDRA_CA: the certificate of {where} is refused: {why}")
     if "WRONG_VERSION_NUMBER" in line:
         return StoreUnreachable(f"HEADRACE_CASSANDRA_CA: {where} speaks no TLS")
     if isinstance(cause, ConnectionResetError) and not access.ca:

@@ -9,7 +9,6 @@ caller's next attempt. A slot that moves key by key (ASK, TRYAGAIN) is waited fo
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from re import search
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
@@ -29,6 +28,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from streams.stores.certificate import why_refused
 from streams.stores.redis_packing import pack_quickly
 from streams.stores.state import StoreRefused, StoreUnavailable
 
@@ -101,9 +101,9 @@ class Node:
                 raise StoreUnavailable(f"Redis at {self.address} does not serve: {error}") from None
             raise
         except (RedisError, OSError) as error:
-            if why := search(r"certificate verify failed: (.*?)( \(_ssl|$)", str(error)):
+            if why := why_refused(str(error)):
                 raise StoreUnavailable(
-                    f"HEADRACE_REDIS: the certificate of Redis at {self.address} is refused: {why[1]}"
+                    f"HEADRACE_REDIS: the certificate of Redis at {self.address} is refused: {why}"
                 ) from None
             raise StoreUnavailable(f"Redis at {self.address} does not answer: {error}") from None
 
