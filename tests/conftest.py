@@ -7,10 +7,14 @@ use topics, keys and use cases of their own.
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.engines import Engine, Server, images
 from tests.engines.local import Local
 from tests.engines.summary import told
+
+settings.register_profile("headrace", deadline=None)  # a busy machine is no fault of what is tested
+settings.load_profile("headrace")
 
 SERVERS = {"engine", "containers", "kafka_server", "mortal_kafka", "valkey_server", "cassandra_server"}
 ON_CONTAINERS = "containers"

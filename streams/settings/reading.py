@@ -34,3 +34,10 @@ def read(kind: type[T], environment: Mapping[str, str]) -> T:
         except ValueError as error:
             raise SettingsError(f"{variable}: {error}") from None
     return kind(**values)
+
+
+def variables(kind: type) -> set[str]:
+    """Return the names of the variables that settings of that kind are read from."""
+    own = {spec.metadata["variable"] for spec in fields(kind) if spec.metadata}
+    groups = [cast(type, spec.default_factory) for spec in fields(kind) if spec.default_factory is not MISSING]
+    return own.union(*map(variables, groups))

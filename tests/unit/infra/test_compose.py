@@ -1,5 +1,4 @@
 import re
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from infra.docker.env import LOCAL_IMAGES, SECRETS, main
 from infra.docker.local.images import IMAGES
 from infra.local.kafka import BEHAVIOUR
 from streams.settings import Settings
+from streams.settings.reading import variables
 
 ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
@@ -17,16 +17,6 @@ COMPOSE = yaml.safe_load(TEXT)
 SERVICES: dict[str, Any] = COMPOSE["services"]
 OURS = {name for name, service in SERVICES.items() if "build" in service}
 EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
-
-
-def variables(settings: type) -> set[str]:
-    return {
-        name
-        for one in fields(settings)
-        for name in (
-            variables(one.default_factory) if is_dataclass(one.default_factory) else {one.metadata["variable"]}  # type: ignore[arg-type]
-        )
-    }
 
 
 def test_every_variable_is_in_the_example() -> None:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from streams.settings import Settings
+from streams.settings.reading import variables
 from streams.usecases import FRAUD
 
 CHART = Path(__file__).parents[3] / "infra" / "k8s" / "headrace"
@@ -101,7 +102,7 @@ def test_settings_are_understood() -> None:
     """The services would start with the variables they are given, and know every one of them."""
     secrets = {"HEADRACE_REDIS": "redis://u:p@r:6379/0", "HEADRACE_MODEL_KEY": "k" * 32, "HEADRACE_INSTANCE": "r-0"}
     secrets["HEADRACE_FEEDBACK_TOKEN"] = "t" * 32
-    known = {field.metadata["variable"] for field in Settings.__dataclass_fields__.values()}
+    known = variables(Settings)
     for service, pod in pods(("deployment=v2", "publish=true", "partitions=24")).items():
         given = {one["name"]: one.get("value", secrets.get(one["name"])) for one in pod["spec"]["containers"][0]["env"]}
         assert given.keys() <= known
