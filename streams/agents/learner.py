@@ -83,6 +83,7 @@ class LearnerAgent:
         self.lessons = self._none()
         self._announced: dict[int, int] = {}
         self._resumable: dict[int, int] = {}
+        self._told: ModelAnnouncement | None = None
         self._pin: AliasChange | None = None
         self._trips: dict[str, int] = {}
 
@@ -94,7 +95,7 @@ class LearnerAgent:
         damaged SnapshotRefused is raised instead, as it is more likely the key that is wrong.
         """
         async with self._lock:
-            self.lessons, self._announced, self._resumable = self._none(), {}, {}
+            self.lessons, self._announced, self._resumable, self._told = self._none(), {}, {}, None
             anew = await self._take_up_models()
             await self._take_up_champion(anew)
             self._trips = {recipe: learner.guard.trips for recipe, learner in self.lessons.learners.items()}
@@ -210,10 +211,12 @@ class LearnerAgent:
         return Lessons(self._usecase.recipes, features.names, features.fingerprint)
 
     def _note(self, announcement: ModelAnnouncement) -> None:
-        """Take note of how far models were announced to scorers; raises SnapshotRefused where they are damaged."""
+        """Take note of what scorers were told last; raises SnapshotRefused where it is damaged."""
         with suppress(ForeignSnapshot):
             verify_announcement(announcement, self._key, self._usecase.features.fingerprint)
-            self._announced = self._announced or announcement.example_offsets
+            if any(one.recipe in self._usecase.recipes for one in announcement.models):
+                self._told = self._told or announcement
+                self._announced = self._told.example_offsets
 
     def _resume(self, announcement: ModelAnnouncement, offset: int) -> bool:
         """Go on from an announcement; return whether it is one of ours to go on from.
@@ -230,6 +233,8 @@ class LearnerAgent:
             return False
         self.lessons, self._resumable = lessons, announcement.example_offsets
         self._announced = self._announced or announcement.example_offsets
+        if self._told:  # what is out, though nothing goes on from it
+            self.lessons.announced(self._told)
         self._show_model(announcement.created_at)
         log.info("models %s go on learning", ", ".join(one.model_id for one in lessons.learners.values()))
         return True

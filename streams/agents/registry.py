@@ -39,7 +39,9 @@ class RegistryAgent:
         for _, offset, value in _values(batch):
             announcement = self._read(_decode_announcement, batch, offset, value)
             if announcement is not None:
-                await self._registry.write(value, announcement.models, self._keep(announcement))
+                # An older one that goes out again is kept with the announcement that it was made for.
+                new = [model for model in announcement.models if model.created_at == announcement.created_at]
+                await self._registry.write(value, new, self._keep(announcement))
         self._metrics.events.labels(STAGE).inc(len(batch.records))
         yield batch.next_offset
 

@@ -40,8 +40,8 @@ def arm(environment: Mapping[str, str]) -> None:
 
     >>> arm({"HEADRACE_FAULT": "lunch"})
     Traceback (most recent call last):
-    streams.settings.SettingsError: HEADRACE_FAULT: no point 'lunch'; there are claimed, assigned, gated, folded, \
-handed-over, sent, settled, copied, acknowledged, kept, committed, given-up
+    streams.settings.reading.SettingsError: HEADRACE_FAULT: no point 'lunch'; there are claimed, assigned, gated, \
+folded, handed-over, sent, settled, copied, acknowledged, kept, committed, given-up
     """
     if (text := environment.get(VARIABLE)) is None:
         return

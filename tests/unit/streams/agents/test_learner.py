@@ -471,6 +471,28 @@ def test_scorers_announcements_of_another_feature_set_are_passed_over() -> None:
     assert models(kafka)[2:] == [(["logistic@1", "binned@1"], True)]
 
 
+def test_scorers_announcements_of_other_recipes_hold_nothing_back() -> None:
+    """Scorers have no use for them; learning begins anew, and is told from the first."""
+    other = Lessons(("tree",), NAMES, FEATURES)
+    other.offsets[0] = 900
+    kafka = Kafka()
+    kafka.topics[TOPICS.models.name] = [encode(other.announce(NOW, KEY, resumable=whole)) for whole in (True, False)]
+    asyncio.run(several_lives(kafka, [(1, "s")]))
+    assert models(kafka)[2:] == [(["logistic@1", "binned@1"], True)]
+
+
+def test_after_a_crash_no_older_model_goes_out_again() -> None:
+    """One that must not be announced now stays what scorers were told last, not what the learner goes on from."""
+    kafka = Kafka()
+    asyncio.run(several_lives(kafka, [(3, "lss")]))
+    learner = agent(kafka)
+    asyncio.run(learner.take_up())
+    given(learner, *(encode(example(number)) for number in range(4)))
+    learner.lessons.learners["logistic"].model["LogisticRegression"].intercept = float("nan")  # type: ignore[index]
+    assert asyncio.run(learner.announce())
+    assert models(kafka)[-1][0] == ["logistic@3", "binned@4"]
+
+
 def test_learning_anew_begins_with_the_champion_that_serves() -> None:
     """Other features, the same recipes: scorers go by the alias, and so does the judge."""
     kafka = Kafka()

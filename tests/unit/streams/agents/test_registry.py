@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import TypeVar
 
+import msgspec
 import pytest
 
 from schemas.codec import encode
@@ -56,6 +57,18 @@ def test_all_models_of_an_announcement_are_kept_with_its_record() -> None:
     rows = asyncio.run(every(store.newest(FOREVER)))
     assert [row.model_id for row in rows] == [f"trees@{HOUR}", f"ftrl@{HOUR}"]
     assert [asyncio.run(store.record(row.announcement)) for row in rows] == [value, value]
+
+
+def test_what_goes_out_again_leads_to_where_it_was_new() -> None:
+    """A model that is announced a second time, beside newer ones, is listed with its own announcement."""
+    first, then = msgspec.json.decode(announcement(HOUR), type=ModelAnnouncement), HOUR + 60_000
+    mixed = msgspec.json.decode(announcement(then), type=ModelAnnouncement)
+    mixed.models[0] = first.models[0]
+    store, values = MemoryRegistry(), (encode(first), encode(mixed))
+    asyncio.run(kept(RegistryAgent(store, Metrics("test")), *values))
+    rows = asyncio.run(every(store.newest(FOREVER)))
+    found = {row.model_id: asyncio.run(store.record(row.announcement)) for row in rows}
+    assert found == {f"ftrl@{HOUR}": values[0], f"trees@{HOUR}": values[0], f"trees@{then}": values[1]}
 
 
 def test_the_first_of_an_hour_and_of_a_minute_are_kept_longer() -> None:
