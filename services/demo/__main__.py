@@ -41,7 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         settings = Settings.read(os.environ)
-        signal.signal(signal.SIGTERM, _interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM):  # a shell has its background jobs ignore the first
+            signal.signal(number, _interrupt)
         FOLDER.mkdir(exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="demo-", dir=FOLDER))
         try:
