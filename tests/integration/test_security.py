@@ -16,7 +16,6 @@ import psutil
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError
-from kafka import KafkaConsumer
 from redis import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 
@@ -89,15 +88,26 @@ def send(servers: SecureServers, service: str, topic: str, *messages: Transactio
 
 def scored(servers: SecureServers) -> set[str]:
     """The events in the scores topic, as the consumer of scores sees them."""
-    access = connection(settings(servers, "consumer").kafka)
-    consumer = KafkaConsumer(
-        TOPICS.scores.name, **access, group_id=f"fraud-consumer-{time.monotonic_ns()}", auto_offset_reset="earliest"
+    return asyncio.run(_scored(servers))
+
+
+async def _scored(servers: SecureServers) -> set[str]:
+    # kafka-python's consumer now and then hears nothing more by TLS, heartbeats included, and is put out of its group.
+    consumer = AIOKafkaConsumer(
+        TOPICS.scores.name,
+        **connection(settings(servers, "consumer").kafka),
+        group_id=f"fraud-consumer-{time.monotonic_ns()}",
+        auto_offset_reset="earliest",
     )
     decode, found = msgspec.json.Decoder(Score).decode, set()
     deadline = time.monotonic() + PATIENCE
-    while len(found) < EVENTS and time.monotonic() < deadline:
-        found |= {decode(one.value).event_id for some in consumer.poll(200).values() for one in some}
-    consumer.close()
+    await consumer.start()
+    try:
+        while len(found) < EVENTS and time.monotonic() < deadline:
+            fetched = await consumer.getmany(timeout_ms=200)
+            found |= {decode(one.value).event_id for some in fetched.values() for one in some}
+    finally:
+        await consumer.stop()
     return found
 
 
