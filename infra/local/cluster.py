@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 import redis
 
@@ -20,6 +19,7 @@ from .errors import LocalServerError
 from .jars import fetch
 from .kafka import Kafka, render_config
 from .ports import HOST, free_port
+from .running import Running
 from .server import POLL, Server
 from .stack import stack_identity
 from .valkey import Valkey
@@ -76,7 +76,7 @@ class Member(Valkey):
             return client.execute_command(*command)
 
 
-class Group(Generic[S]):
+class Group(Running, Generic[S]):
     """Servers that are started and stopped together; as a context manager they end with the block."""
 
     def __init__(self, members: Iterable[S]) -> None:
@@ -94,15 +94,6 @@ class Group(Generic[S]):
     def stop(self) -> None:
         """Stop them; their data stays."""
         _together(lambda one: one.stop(), self.members)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
 
 
 class KafkaCluster(Group[Broker]):
@@ -169,7 +160,7 @@ class ValkeyCluster(Group[Member]):
             replica.asked("CLUSTER REPLICATE", master.asked("CLUSTER MYID"))
 
 
-class LocalCluster:
+class LocalCluster(Running):
     """Kafka and Valkey as clusters, with one Cassandra; their data and logs are below `folder`."""
 
     def __init__(self, folder: Path, brokers: int = 3, masters: int = 3, replicas: int = 0) -> None:
@@ -199,15 +190,6 @@ class LocalCluster:
     def stop(self) -> None:
         """Stop all of it."""
         _together(lambda group: group.stop(), self._groups)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
 
 
 T = TypeVar("T")

@@ -8,8 +8,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 from .cassandra import Cassandra
 from .errors import LocalServerError
@@ -17,6 +16,7 @@ from .jars import fetch
 from .kafka import Kafka
 from .lock import ROOTS
 from .ports import is_free
+from .running import Running
 from .server import Server
 from .state import forget, recall, remember
 from .valkey import Valkey
@@ -26,7 +26,7 @@ NAMES = ("kafka", "valkey", "cassandra")
 OnReady = Callable[[Server, float, bool], None]
 
 
-class LocalServers:
+class LocalServers(Running):
     """Real Kafka, Valkey and Cassandra on loopback ports, with their data and logs below `folder`.
 
     `ports` asks for ports by server name, free ones otherwise; `save` is Valkey's snapshot rule. As a context
@@ -98,15 +98,6 @@ class LocalServers:
         if self._detached:
             forget(self.folder, self.only)
         self._release_folder()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def _start_together(self, on_ready: OnReady) -> None:
         ours = [server for server in self.servers if not server.alive]

@@ -70,11 +70,6 @@ class StageAgent:
         self._batches = metrics.batches.labels(self.stage.entity)
         self._batch_seconds = metrics.batch_seconds.labels(self.stage.entity)
 
-    @property
-    def duplicates(self) -> int:
-        """How many rows that came by a hop were dropped, as they had come before."""
-        return self._gates.duplicates
-
     async def claim(self, partition: int) -> int:
         """Take a partition over and return the offset to read from."""
         table = EntityTable(self.stage, self._features, self._memory)
@@ -201,12 +196,11 @@ class StageAgent:
         if not fresh.all():
             self._metrics.duplicates.labels(self.stage.entity).inc(int((~fresh).sum()))
             rows, features, homes = rows.take(np.flatnonzero(fresh)), features[fresh], homes[fresh]
-        if not len(rows):
-            pass
-        elif self._next:
-            self._pass_on(rows, features)
-        else:
-            self._score(rows, features, homes)
+        if len(rows):
+            if self._next:
+                self._pass_on(rows, features)
+            else:
+                self._score(rows, features, homes)
         return partitions
 
     async def _slots(self, rows: HopRows, homes: NDArray[np.int64]) -> tuple[NDArray[np.int64], Collection[int]]:

@@ -153,22 +153,29 @@ class Lessons:
 
         With all that they go on from, unless it is for scorers only: that is a fraction of the size.
         """
-        models, taught = [], {}
+        models = []
         for recipe, learner in self.learners.items():
-            sound = _sound(learner)
-            if sound:
+            if _sound(learner):
                 models.append(self._sealed(learner, created_at, key))
             elif recipe in self._announced:
                 models.append(self._announced[recipe])
-            state = b"" if sound else pack(learner.model, learner.calibrator)
-            taught[recipe] = Taught(
-                learner.examples_skipped, learner.examples_refused, learner.guard, learner.examples_learnt, state
+        course = self._course() if resumable else b""
+        return sign(ModelAnnouncement(created_at, self.feature_set, dict(self.offsets), models, course), key)
+
+    def _course(self) -> bytes:
+        """Return what these lessons go on from beside the models that are announced."""
+        taught = {
+            recipe: Taught(
+                one.examples_skipped,
+                one.examples_refused,
+                one.guard,
+                one.examples_learnt,
+                b"" if _sound(one) else pack(one.model, one.calibrator),
             )
-        encoded = b""
-        if resumable:
-            course = Course(self.seen.to_bytes(), taught, self.progressive.to_bytes(), self.seat)
-            encoded = zlib.compress(msgspec.msgpack.encode(course), level=1)
-        return sign(ModelAnnouncement(created_at, self.feature_set, dict(self.offsets), models, encoded), key)
+            for recipe, one in self.learners.items()
+        }
+        course = Course(self.seen.to_bytes(), taught, self.progressive.to_bytes(), self.seat)
+        return zlib.compress(msgspec.msgpack.encode(course), level=1)
 
     def _sealed(self, learner: Learner, created_at: int, key: bytes) -> ModelSnapshot:
         before = self._announced.get(learner.recipe)

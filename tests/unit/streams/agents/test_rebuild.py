@@ -154,7 +154,7 @@ def test_rows_that_a_rebuild_sends_again_are_dropped() -> None:
         kept = list(store.kept.values())[TERMINAL].record
         await world.finish()
         await check(world, PAYMENTS)
-        assert world.agents[TERMINAL].duplicates == len(PAYMENTS) - 4
+        assert world.agents[TERMINAL]._gates.duplicates == len(PAYMENTS) - 4
         assert list(store.kept.values())[TERMINAL].record != kept
 
     run(scenario)
