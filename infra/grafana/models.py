@@ -2,7 +2,7 @@
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from infra.grafana.panels import USECASE, Query, Row, build, chart, number, or_none, rate, select
+from infra.grafana.panels import USECASE, Panel, Query, Row, build, chart, number, or_none, rate, select
 
 MEASURES = {
     "auc": ("ROC-AUC", "How often a positive has the higher score of two; 0.5 is chance."),
@@ -12,6 +12,14 @@ MEASURES = {
     ),
     "log_loss": ("Log loss", "Less is better."),
     "calibration_error": ("Calibration error", "How far the probabilities are off, on average; above 0.02 it is told."),
+}
+ALARMS = {
+    "precision": (
+        "Precision",
+        "Of the events that its scores would stop, reviewed or declined, how many were positive.",
+    ),
+    "recall": ("Recall", "Of the positives, how many its scores would stop."),
+    "f1": ("F1", "The harmonic mean of both: what one of them gains at the other's cost is no gain."),
 }
 CHAMPION = "usecase_measure:headrace_progressive:champion"
 
@@ -37,7 +45,12 @@ GLANCE = (
         "s",
         Query(f"max({select('headrace_model_age_seconds', job='worker')})", ""),
     ),
-    number("Its AUC", "Over the newest labels.", "short", Query(f'{CHAMPION}{{{USECASE}, measure="auc"}}', "")),
+    number(
+        "Its AUC and F1",
+        "Over the newest labels; F1 is that of its decisions.",
+        "short",
+        Query(f'{CHAMPION}{{{USECASE}, measure=~"auc|f1"}}', "{{measure}}"),
+    ),
     number("Examples", "Learnt from, a second.", "ops", Query(rate("headrace_examples_learnt_total"), "")),
     number(
         "Labels said",
@@ -47,15 +60,18 @@ GLANCE = (
     ),
 )
 
-QUALITY = tuple(
-    chart(
-        title,
-        f"{text} Of the scores as they were given, over the newest labels.",
-        "short",
-        Query(f"max by (recipe) ({select('headrace_progressive', measure=measure)})", "{{recipe}}"),
+
+def _measured(measures: dict[str, tuple[str, str]]) -> tuple[Panel, ...]:
+    return tuple(
+        chart(
+            title,
+            f"{text} Of the scores as they were given, over the newest labels.",
+            "short",
+            Query(f"max by (recipe) ({select('headrace_progressive', measure=measure)})", "{{recipe}}"),
+        )
+        for measure, (title, text) in measures.items()
     )
-    for measure, (title, text) in MEASURES.items()
-)
+
 
 LABELS = (
     chart(
@@ -141,7 +157,8 @@ def models() -> Dashboard:
     """Return the dashboard of the models."""
     rows = [
         Row("At a glance", GLANCE),
-        Row("Quality on delayed labels", QUALITY),
+        Row("Quality on delayed labels", _measured(MEASURES)),
+        Row("Decisions on delayed labels", _measured(ALARMS)),
         Row("Labels", LABELS),
         Row("Learning", LEARNING),
         Row("Serving", SERVING),

@@ -46,10 +46,11 @@ async def relearn_without(access: Access, options: argparse.Namespace) -> None:
 async def _resumed(access: Access, model_id: str, key: bytes) -> Lessons:
     usecase, features = access.usecase, access.usecase.features
     if model_id == START:
-        return Lessons(usecase.recipes, features.names, features.fingerprint)
+        return Lessons(usecase.recipes, features.names, features.fingerprint, usecase.verdicts.alarms)
     async with access.registry() as registry:
         announcement = await access.choice(registry).resumable(model_id)
-    return Lessons.resume(announcement, usecase.recipes, features.names, features.fingerprint, key)
+    alarms = usecase.verdicts.alarms
+    return Lessons.resume(announcement, usecase.recipes, features.names, features.fingerprint, key, alarms)
 
 
 async def _learner_stopped(access: Access) -> None:

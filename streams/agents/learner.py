@@ -208,7 +208,7 @@ class LearnerAgent:
 
     def _none(self) -> Lessons:
         features = self._usecase.features
-        return Lessons(self._usecase.recipes, features.names, features.fingerprint)
+        return Lessons(self._usecase.recipes, features.names, features.fingerprint, self._usecase.verdicts.alarms)
 
     def _note(self, announcement: ModelAnnouncement) -> None:
         """Take note of what scorers were told last; raises SnapshotRefused where it is damaged."""
@@ -226,8 +226,9 @@ class LearnerAgent:
         features = self._usecase.features
         try:
             lessons = Lessons.resume(
-                announcement, self._usecase.recipes, features.names, features.fingerprint, self._key
-            )
+                announcement, self._usecase.recipes, features.names, features.fingerprint, self._key,
+                self._usecase.verdicts.alarms,
+            )  # fmt: skip
         except ForeignSnapshot as error:
             log.warning("%s/0 at offset %d: not gone on with: %s", self._topics.models.name, offset, error)
             return False

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.decisions.policy import DECISIONS, LISTS, Policy
+from streams.decisions.policy import APPROVE, DECISIONS, LISTS, Policy
 from streams.kernels import F64, F64_2D, FLOAT, I64, INT, OUT_F64_2D, OUT_I64_2D, kernel
 
 REASONS = 3
@@ -72,6 +72,10 @@ class Verdicts:
         """Return the decisions on n events that no list names."""
         given = self.give(np.ascontiguousarray(rows), np.ascontiguousarray(scores))
         return [self.decisions[verdict] for verdict in given.verdicts]
+
+    def alarms(self, rows: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Say which of n events, that no list names, are not simply approved."""
+        return np.array([decision != APPROVE for decision in self.decide(rows, scores)], np.bool_)
 
 
 def _terms(policy: Policy, names: Sequence[str]) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ from there on comes to the same, bit for bit, however they are cut into batches.
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from operator import itemgetter
 from typing import NamedTuple, Self
@@ -58,6 +58,10 @@ class Course(msgspec.Struct, frozen=True):
 _decode = msgspec.msgpack.Decoder(Course).decode
 
 
+Alarms = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.bool_]]
+"""Says of n events, features float64[n, names] and scores float64[n], which the scores are reason enough to stop."""
+
+
 class Rows(NamedTuple):
     """Examples, their features float64[n, names], and which of them are fit to be learnt from."""
 
@@ -69,13 +73,17 @@ class Rows(NamedTuple):
 class Lessons:
     """The learners of some `recipes` over the features `names` of `feature_set`, and how far they have come.
 
+    `alarms` says what the scores that were given led to; without it nobody knows how well that was done.
     `learners` is by recipe, `offsets` has the next offset of each partition of the example topic, `seen` the labels
     taken by their place, `progressive` what was said of them; `seat` is the champion's, and `changes` are those of it
     that are still to be told.
     """
 
-    def __init__(self, recipes: tuple[str, ...], names: tuple[str, ...], feature_set: str) -> None:
+    def __init__(
+        self, recipes: tuple[str, ...], names: tuple[str, ...], feature_set: str, alarms: Alarms | None = None
+    ) -> None:
         self.names, self.feature_set = names, feature_set
+        self._alarms = alarms
         self.learners = {recipe: Learner(recipe, names) for recipe in recipes}
         self.offsets: dict[int, int] = {}
         self.seen = Seen(0)
@@ -88,7 +96,7 @@ class Lessons:
     @classmethod
     def resume(
         cls, announcement: ModelAnnouncement, recipes: tuple[str, ...], names: tuple[str, ...], feature_set: str,
-        key: bytes,
+        key: bytes, alarms: Alarms | None = None,
     ) -> Self:  # fmt: skip
         """Return the lessons as they were announced; raise SnapshotRefused where that may not be gone on with.
 
@@ -101,7 +109,7 @@ class Lessons:
         if not ours:
             made = ", ".join(snapshot.recipe for snapshot in announcement.models) or "nothing"
             raise ForeignSnapshot(f"announcement: made by recipe {made}, not {', '.join(recipes)}")
-        lessons = cls(recipes, names, feature_set)
+        lessons = cls(recipes, names, feature_set, alarms)
         try:
             course = _decode(zlib.decompress(announcement.course))
             lessons.seen = Seen.from_bytes(course.seen)
@@ -140,7 +148,7 @@ class Lessons:
             for learner in self.learners.values():
                 learner.learn_rows(rows.features[new], labels, weights, corrects)
             # A correction says nothing of events that were left out: its weight is that of what it corrects.
-            self._judge(taken, labels, np.where(corrects == NOTHING, weights, 1.0), corrects)
+            self._judge(taken, rows.features[new], labels, np.where(corrects == NOTHING, weights, 1.0), corrects)
         return outcomes
 
     def take(self, example: Example) -> Outcome:
@@ -259,6 +267,7 @@ class Lessons:
     def _judge(
         self,
         examples: Sequence[Example],
+        features: NDArray[np.float64],
         labels: NDArray[np.int8],
         weights: NDArray[np.float64],
         corrects: NDArray[np.int8],
@@ -266,11 +275,13 @@ class Lessons:
         """Take what was said of the examples, and see at each point of the grid who is champion."""
         scores = np.array([self._scores(example) for example in examples], np.float64)
         events = np.array([zlib.crc32(example.event_id.encode()) for example in examples], np.uint32)
+        alarms = np.stack([self._alarms(features, one) for one in scores.T], axis=1) if self._alarms else None
         at = 0
         while at < len(examples):
             end = min(len(examples), at + GRID - self.progressive.seen % GRID)
             part = slice(at, end)
-            self.progressive.add(scores[part], labels[part], weights[part], events[part], corrects[part])
+            raised = None if alarms is None else alarms[part]
+            self.progressive.add(scores[part], labels[part], weights[part], events[part], corrects[part], raised)
             at = end
             if self.progressive.seen % GRID == 0:
                 self._decide(examples[end - 1].label_time)

@@ -50,7 +50,9 @@ class Expected:
     """The labels that say of their event what was not known before."""
     poison: list[Poisoned] = field(default_factory=list)
     lessons: Lessons = field(
-        default_factory=lambda: Lessons(FRAUD.recipes, FRAUD.features.names, FRAUD.features.fingerprint)
+        default_factory=lambda: Lessons(
+            FRAUD.recipes, FRAUD.features.names, FRAUD.features.fingerprint, FRAUD.verdicts.alarms
+        )
     )
     examples: int = 0
     exampled: list[Label] = field(default_factory=list)

@@ -88,7 +88,8 @@ class Prometheus:
 
 
 def payments(kafka: str, seconds: float, feedback: str) -> None:
-    """A hundred payments a second, one in five with a label at once, some of them by HTTP; and one that is none."""
+    """A hundred payments a second, so large that they are reviewed, one in five with a label at once, some of them by
+    HTTP; and one that is none."""
     until, number = time.monotonic() + seconds, 0
     with Producer(kafka, linger_ms=1) as producer:
         producer.send(TOPICS.events.name, b"{", key=b"c0")
@@ -99,7 +100,7 @@ def payments(kafka: str, seconds: float, feedback: str) -> None:
                 customer, event_id = f"c{number % 50}", f"e{number}"
                 ids = {"event_id": event_id, "customer_id": customer, "terminal_id": f"t{number % 20}"}
                 producer.send(
-                    TOPICS.events.name, encode({**ids, "event_time": now, "amount": 1.0}), key=customer.encode()
+                    TOPICS.events.name, encode({**ids, "event_time": now, "amount": 1000.0}), key=customer.encode()
                 )
                 label = {"event_id": event_id, "label_time": now, "label": number // 5 % 2}
                 if number % 50 == 0:

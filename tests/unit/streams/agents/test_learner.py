@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -394,6 +396,26 @@ def test_guards_and_champion_are_seen() -> None:
     assert value("headrace_progressive", {"recipe": "logistic", "measure": "log_loss"}) == pytest.approx(
         -np.log(0.1), rel=1e-6
     )
+
+
+def test_how_well_it_was_decided_is_seen() -> None:
+    """Live, and of each recipe: of four payments the two of 1,000 would have been stopped at the scores they were given
+    by the champion, one of which was a fraud, as was another; at the challenger's none."""
+    metrics = Metrics("learner")
+    learner = agent(Kafka(), metrics=metrics)
+
+    def paid(number: int, amount: float, label: Literal[0, 1]) -> bytes:
+        one = example(number)
+        quiet = dict.fromkeys(NAMES, 0.0) | {"amount": amount}
+        return encode(msgspec.structs.replace(one, label=label, features=quiet, shadow={"binned": 0.001}))
+
+    given(learner, paid(0, 1000.0, 1), paid(1, 1000.0, 0), paid(2, 1.0, 1), paid(3, 1.0, 0))
+    learner.show()
+    for measure, champion, challenger in (("precision", 0.5, math.nan), ("recall", 0.5, 0.0), ("f1", 0.5, 0.0)):
+        for recipe, value in (("logistic", champion), ("binned", challenger)):
+            labels = {"recipe": recipe, "measure": measure}
+            shown = metrics.registry.get_sample_value("headrace_progressive", labels)
+            assert shown == pytest.approx(value, nan_ok=True), labels
 
 
 def models(kafka: Kafka) -> list[tuple[list[str], bool]]:

@@ -55,6 +55,7 @@ def test_policy_equals_its_twin(events: list[tuple[tuple[float, ...], float]]) -
         costs = expected_costs(score, row[1])
         assert ours == theirs or costs[ours[0]] == pytest.approx(costs[theirs[0]], rel=1e-12)
     assert VERDICTS.decide(rows, scores) == [decision for decision, _ in said]
+    assert VERDICTS.alarms(rows, scores).tolist() == [decision != APPROVE for decision, _ in said]
 
 
 @pytest.mark.parametrize(
