@@ -9,11 +9,11 @@ the last good state says of them:
   within the block, and says so.)
 
 A heavy model is not asked a second time (its recipe says so): of it, what it said itself counts, and its state, whose
-copy takes long, is kept eight times as seldom.
+copy takes long, is kept eight times as seldom once it has grown.
 
-Then the learner goes back to a `good` state, `GOOD_EVERY` to twice as many examples old, and learns nothing from the
-next `FREEZE` examples; twice as many at each further trip. A loss that is still as high after `PATIENCE` trips is
-believed: the world has changed. All of it goes by the count of examples, so that it is a function of them.
+Then the learner goes back to a `good` state, the newest that is at least `GOOD_EVERY` examples old, and learns nothing
+from the next `FREEZE` examples; twice as many at each further trip. A loss that is still as high after `PATIENCE` trips
+is believed: the world has changed. All of it goes by the count of examples, so that it is a function of them.
 """
 
 from enum import StrEnum
@@ -114,7 +114,7 @@ class Guard(msgspec.Struct):
 
     def keep(self, state: bytes) -> None:
         """Keep a state: what was kept before it, and has not been found bad since, is good."""
-        # A burst that is noticed within the time between two of them is in neither `good` nor what comes of it.
+        # A burst that is noticed within GOOD_EVERY examples is in neither `good` nor what comes of it.
         self.good, self.candidate, self.since_good = self.candidate or state, state, 0
 
     def trip(self) -> bytes:
@@ -122,6 +122,8 @@ class Guard(msgspec.Struct):
         self.frozen = min(FREEZE << self.recent, LONGEST_FREEZE)
         self.trips += 1
         self.recent += 1
+        if self.since_good > GOOD_EVERY:  # kept so seldom that the burst is not in it either
+            self.good = self.candidate
         self.quiet = self.since_good = 0
         self.given = []
         self.candidate = self.good

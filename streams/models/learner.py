@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from streams.models.calibration import Calibrator
 from streams.models.compiled import Scorer, scorer
-from streams.models.guard import Guard
+from streams.models.guard import GOOD_EVERY, Guard
 from streams.models.packing import pack, unpack
 from streams.models.recipes import RECIPES, Model
 
@@ -22,7 +22,8 @@ MOST_TAKEN_BACK = 100.0
 """The weight of a correction of what the model is sure of; beyond, its label is believed no more than so."""
 
 HEAVY_TIMES = 8
-"""How many times as seldom the state of a heavy model is kept."""
+"""How many times as seldom the state of a heavy model is kept, once it has learnt as many examples: while it is young
+its state is small, and it has little to go back to."""
 
 FAILURES = (ArithmeticError, ValueError)
 """What a model's arithmetic raises when its weights have gone wrong."""
@@ -139,9 +140,13 @@ class Learner:
         if self.guard.room == 0:
             if self.guard.close(self.model):
                 self._go_back()
-            elif self.guard.good_is_due(HEAVY_TIMES if self.heavy else 1):
+            elif self.guard.good_is_due(self._seldom()):
                 self.guard.keep(pack(self.model, self.calibrator))
         return taken
+
+    def _seldom(self) -> int:
+        grown = self.examples_learnt > HEAVY_TIMES * GOOD_EVERY
+        return HEAVY_TIMES if self.heavy and grown else 1
 
     def _correct(
         self, rows: NDArray[np.float64], labels: NDArray[np.int8], weights: NDArray[np.float64]

@@ -120,20 +120,35 @@ def test_each_further_trip_freezes_longer(brittle: Learner) -> None:
 
 
 def test_a_heavy_model_is_copied_seldom_and_not_asked_again(brittle: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its state is kept eight times as seldom, and loaded only where it is gone back to."""
+    """Its state is kept eight times as seldom once it has grown, and loaded only where it is gone back to."""
     loaded: list[bytes] = []
     unpack = learning.unpack
     monkeypatch.setattr(learning, "unpack", lambda *given: loaded.append(given[2]) or unpack(*given))
-    rows, labels = drawn(2 * HEAVY_TIMES * GOOD_EVERY)
+    grown = HEAVY_TIMES * GOOD_EVERY
+    rows, labels = drawn(grown)
     brittle.heavy = True
-    teach(brittle, rows[: HEAVY_TIMES * GOOD_EVERY - 1], labels[: HEAVY_TIMES * GOOD_EVERY - 1])
-    assert not brittle.guard.candidate
     teach(brittle, rows, labels)
-    assert brittle.guard.good
+    kept = brittle.guard.candidate
+    teach(brittle, rows[:-1], labels[:-1])
+    assert brittle.guard.candidate is kept
+    teach(brittle, rows[-1:], labels[-1:])
+    assert brittle.guard.candidate is not kept
     assert not loaded
     teach(brittle, np.array([[0.0, 99.0], [1.0, 1.0]]), np.array([0, 1], np.int8))
     assert len(loaded) == 1
-    assert brittle.model.arrays()["seen"][0] == HEAVY_TIMES * GOOD_EVERY  # type: ignore[attr-defined]
+    assert brittle.model.arrays()["seen"][0] == grown  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("learnt", [3 * GOOD_EVERY, 5 * GOOD_EVERY + BLOCK, (HEAVY_TIMES + 2) * GOOD_EVERY])
+def test_a_heavy_model_loses_little(brittle: Learner, learnt: int) -> None:
+    """Early or late, what has been found sound for as long as a burst may go unnoticed is not given up."""
+    rows, labels = drawn(learnt)
+    brittle.heavy = True
+    teach(brittle, rows, labels)
+    teach(brittle, np.array([[0.0, 99.0], [1.0, 1.0]]), np.array([0, 1], np.int8))
+    assert brittle.guard.trips == 1
+    left = brittle.model.arrays()["seen"][0]  # type: ignore[attr-defined]
+    assert learnt - 2 * GOOD_EVERY <= left <= learnt - GOOD_EVERY
 
 
 def loss(learner: Learner) -> float:
