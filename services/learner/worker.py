@@ -89,8 +89,9 @@ class LearnerWorker:
     async def _tend(self) -> None:
         """Announce, and show where the learner stands, until cancelled."""
         for round_ in itertools.count():
-            await asyncio.sleep(self._settings.snapshot_seconds)
             try:
+                self._show()
+                await asyncio.sleep(self._settings.snapshot_seconds)
                 with self.health.working("an announcement"):
                     announced = await self.agent.announce(resumable=round_ % RESUMABLE_EVERY == 0)
                 if announced:
@@ -100,7 +101,6 @@ class LearnerWorker:
                             for at, offset in self.agent.lessons.offsets.items()
                         }
                     )
-                self._show()
             except Exception as error:
                 await self.app.crash(error)
                 return

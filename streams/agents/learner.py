@@ -79,7 +79,6 @@ class LearnerAgent:
         self._max_ahead, self._clock = max_ahead_ms, clock
         self._dead_letters = DeadLetters(sender, topics.dlq.name, metrics)
         self._lock = asyncio.Lock()
-        self._created_at = 0
         self.lessons = self._none()
         self._announced: dict[int, int] = {}
         self._resumable: dict[int, int] = {}
@@ -192,19 +191,19 @@ class LearnerAgent:
             if resumable:
                 self._resumable = announcement.example_offsets
             self.lessons.announced(announcement)
-            self._show_model(announcement.created_at)
             return True
 
     def show(self) -> None:
-        """Show how well the scores of each recipe did at the time, who is champion, and how old the models are."""
+        """Show how well the scores of each recipe did at the time, who is champion, and how old its model is."""
         for recipe, learner in self.lessons.learners.items():
             said = self.lessons.progressive.measures(recipe)
             for measure in MEASURES:
                 self._metrics.progressive.labels(measure, recipe).set(said.get(measure, math.nan))
             self._metrics.champion.labels(recipe).set(recipe == self.lessons.seat.champion)
             self._metrics.learning_frozen.labels(recipe).set(learner.guard.frozen)
-        if self._created_at:
-            self._metrics.model_age_seconds.set(self._clock() - self._created_at / 1000)
+        if out := self.lessons.out:
+            self._metrics.model(out.model_id, out.created_at)
+            self._metrics.model_age_seconds.set(self._clock() - out.created_at / 1000)
 
     def _none(self) -> Lessons:
         features = self._usecase.features
@@ -236,7 +235,6 @@ class LearnerAgent:
         self._announced = self._announced or announcement.example_offsets
         if self._told:  # what is out, though nothing goes on from it
             self.lessons.announced(self._told)
-        self._show_model(announcement.created_at)
         log.info("models %s go on learning", ", ".join(one.model_id for one in lessons.learners.values()))
         return True
 
@@ -304,10 +302,6 @@ class LearnerAgent:
             if trips:
                 log.error("%s: its model went wrong: it learns from an earlier one, later", recipe)
             self._trips[recipe] = learner.guard.trips
-
-    def _show_model(self, created_at: int) -> None:
-        self._created_at = created_at
-        self._metrics.model(self.lessons.learners[self.lessons.seat.champion].model_id, created_at)
 
 
 def _decoded(record: Logged) -> ModelAnnouncement:

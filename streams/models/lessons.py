@@ -210,6 +210,11 @@ class Lessons:
         """Take note that `announcement` is out: its models are the parents of the next."""
         self._announced = {snapshot.recipe: snapshot for snapshot in announcement.models}
 
+    @property
+    def out(self) -> ModelSnapshot | None:
+        """The champion as it is out, which may be an older one than is learning; None before there is one."""
+        return self._announced.get(self.seat.champion)
+
     def follow(self, change: AliasChange) -> None:
         """Take note of a change of the champion, whoever made it.
 

@@ -15,7 +15,7 @@ from faust.types import TP
 
 from schemas.codec import encode
 from schemas.events import AliasChange, Example, ModelAnnouncement
-from streams.agents.learner import MOST_TRIED, LearnerAgent
+from streams.agents.learner import MOST_TRIED, Clock, LearnerAgent
 from streams.metrics import Metrics
 from streams.models import judge, lessons
 from streams.models.guard import FREEZE
@@ -104,10 +104,12 @@ def example(number: int, label: int = 1) -> Example:
 GIVEN = [*map(encode, map(example, range(18))), b"poison", *map(encode, map(example, range(14, 24)))]
 
 
-def agent(kafka: Kafka, key: bytes = KEY, metrics: Metrics | None = None) -> LearnerAgent:
+def agent(
+    kafka: Kafka, key: bytes = KEY, metrics: Metrics | None = None, clock: Clock = lambda: NOW / 1000
+) -> LearnerAgent:
     return LearnerAgent(
         FRAUD, TOPICS, kafka.newest_first, kafka.changes_newest_first, kafka, key,  # type: ignore[arg-type]
-        metrics or Metrics("learner"), 0, clock=lambda: NOW / 1000,
+        metrics or Metrics("learner"), 0, clock,
     )  # fmt: skip
 
 
@@ -442,6 +444,38 @@ def test_an_unsound_model_is_not_announced() -> None:
     assert [names for names, _ in models(kafka)] == [
         ["binned@1"], ["logistic@2", "binned@2"], ["logistic@2", "binned@3"],
     ]  # fmt: skip
+
+
+def test_the_model_that_is_shown_is_the_one_that_is_out() -> None:
+    """While the champion is on trial that is its last sound snapshot, with its own age, and after a crash it still is;
+    another recipe's, where that is champion."""
+    kafka, metrics, now = Kafka(), Metrics("learner"), [NOW / 1000]
+    learner = agent(kafka, metrics=metrics, clock=lambda: now[0])
+
+    def shown(learner: LearnerAgent) -> tuple[list[str], float | None]:
+        learner.show()
+        samples = [one for family in metrics.model_created.collect() for one in family.samples]
+        age = metrics.registry.get_sample_value("headrace_model_age_seconds")
+        return [one.labels["model_id"] for one in samples], age
+
+    assert shown(learner) == ([], 0.0)
+    given(learner, encode(example(0)), encode(example(1)))
+    assert asyncio.run(learner.announce())
+    guard = learner.lessons.learners["logistic"].guard
+    guard.trip()
+    guard.frozen = 0
+    now[0] += 10
+    given(learner, encode(example(0)), encode(example(1)), encode(example(2)))
+    assert asyncio.run(learner.announce())
+    assert models(kafka)[-1] == (["logistic@2", "binned@3"], True)
+    now[0] += 5
+    assert shown(learner) == (["logistic@2"], 15.0)
+    resumed = agent(kafka, metrics=metrics, clock=lambda: now[0])
+    asyncio.run(resumed.take_up())
+    assert resumed.lessons.learners["logistic"].guard.on_trial
+    assert shown(resumed) == (["logistic@2"], 15.0)
+    told(resumed, encode(AliasChange("champion", "binned", "operator", "go on with this", NOW)))
+    assert shown(resumed) == (["binned@3"], 5.0)
 
 
 async def several_lives(kafka: Kafka, lives: Sequence[tuple[int, str]]) -> None:
