@@ -1,7 +1,6 @@
 """The bootstrap of a learner: settings and a use case become a running Faust app, everything passed in."""
 
 import asyncio
-import itertools
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -20,9 +19,6 @@ from streams.runtime.retrying import until_answered
 from streams.runtime.sender import Sender
 from streams.settings import Settings
 from streams.usecases import UseCase
-
-RESUMABLE_EVERY = 15
-"""Of so many announcements one holds all that a learner goes on from; the others are for scorers only, and small."""
 
 log = logging.getLogger(__name__)
 
@@ -88,12 +84,12 @@ class LearnerWorker:
 
     async def _tend(self) -> None:
         """Announce, and show where the learner stands, until cancelled."""
-        for round_ in itertools.count():
+        while True:
             try:
                 self._show()
                 await asyncio.sleep(self._settings.snapshot_seconds)
                 with self.health.working("an announcement"):
-                    announced = await self.agent.announce(resumable=round_ % RESUMABLE_EVERY == 0)
+                    announced = await self.agent.announce_in_turn()
                 if announced:
                     await self.app.commit_positions(
                         {

@@ -49,6 +49,9 @@ Announced = Callable[[], AsyncGenerator[Logged, None]]
 """The records of the model or the alias topic, the newest first."""
 
 MOST_TRIED = 100  # announcements that are looked at for one to go on from
+RESUMABLE_EVERY = 15
+"""Of so many rounds of announcements one is for all that a learner goes on from; the others are for scorers only, and
+small."""
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +86,7 @@ class LearnerAgent:
         self._announced: dict[int, int] = {}
         self._resumable: dict[int, int] = {}
         self._told: ModelAnnouncement | None = None
+        self._rounds_left = 0
         self._pin: AliasChange | None = None
         self._trips: dict[str, int] = {}
 
@@ -166,6 +170,14 @@ class LearnerAgent:
         self._metrics.events.labels(STAGE).inc(len(batch.records))
         self._metrics.batches.labels(STAGE).inc()
         self._metrics.batch_seconds.labels(STAGE).observe(time.perf_counter() - started)
+
+    async def announce_in_turn(self) -> bool:
+        """Announce as one round of many, return whether it was: where a round that was to be one to go on from had
+        nothing to say, the next that has something is."""
+        resumable = self._rounds_left <= 0
+        announced = await self.announce(resumable)
+        self._rounds_left = RESUMABLE_EVERY - 1 if announced and resumable else self._rounds_left - 1
+        return announced
 
     async def announce(self, resumable: bool = True) -> bool:
         """Announce the models if anything was read since they last were; return whether they were.

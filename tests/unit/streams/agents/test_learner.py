@@ -15,7 +15,7 @@ from faust.types import TP
 
 from schemas.codec import encode
 from schemas.events import AliasChange, Example, ModelAnnouncement
-from streams.agents.learner import MOST_TRIED, Clock, LearnerAgent
+from streams.agents.learner import MOST_TRIED, RESUMABLE_EVERY, Clock, LearnerAgent
 from streams.metrics import Metrics
 from streams.models import judge, lessons
 from streams.models.guard import FREEZE
@@ -370,6 +370,12 @@ def given(learner: LearnerAgent, *values: bytes) -> None:
     asyncio.run(learner.on_batch(Batch(EXAMPLES.topic, 0, records, len(values), 1)))
 
 
+def read(learner: LearnerAgent, number: int) -> None:
+    value = encode(example(number))
+    records = Records.of([None], [value], [number], [NOW])
+    asyncio.run(learner.on_batch(Batch(EXAMPLES.topic, 0, records, number + 1, 1)))
+
+
 def test_unfit_values_are_put_aside_with_the_reason() -> None:
     """What no model may learn from is a dead letter, counted, and nothing of it is learnt."""
     kafka, metrics = Kafka(), Metrics("learner")
@@ -515,6 +521,29 @@ def test_what_is_for_scorers_is_never_gone_on_from_and_never_gone_back_behind() 
     resumed = Lessons.resume(newest(kafka), FRAUD.recipes, NAMES, FEATURES, KEY)
     for recipe, learner in lessons.learners.items():
         assert weights(resumed.learners[recipe].model) == weights(learner.model)
+
+
+def test_a_round_that_had_nothing_to_go_on_from_is_made_up_for() -> None:
+    """One announcement in 15 rounds holds all; where there was nothing to say in its turn, the next one does."""
+    kafka = Kafka()
+    learner = agent(kafka)
+    turns = RESUMABLE_EVERY
+
+    def rounds(count: int, news: bool) -> list[bool]:
+        before = len(models(kafka))
+        for number in range(before, before + count):
+            if news:
+                read(learner, number)
+            assert asyncio.run(learner.announce_in_turn()) is news
+        return [whole for _, whole in models(kafka)[before:]]
+
+    assert rounds(turns + 1, news=True) == [True, *[False] * (turns - 1), True]
+    assert rounds(turns + 3, news=False) == []
+    assert rounds(turns + 1, news=True) == [True, *[False] * (turns - 1), True]
+    # Examples that scorers know of already are news for who goes on from there.
+    assert rounds(turns - 1, news=True) == [False] * (turns - 1)
+    assert asyncio.run(learner.announce_in_turn())
+    assert models(kafka)[-1][1]
 
 
 def test_scorers_announcements_of_another_feature_set_are_passed_over() -> None:
