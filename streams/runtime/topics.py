@@ -10,9 +10,12 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import OffsetSpec
 from kafka.errors import (
     AuthorizationError,
+    CoordinatorLoadInProgressError,
+    CoordinatorNotAvailableError,
     GroupIdNotFoundError,
     InvalidReplicationFactorError,
     KafkaError,
+    NotCoordinatorError,
     TopicAlreadyExistsError,
 )
 
@@ -32,6 +35,9 @@ NOT_ALLOWED = (
     errors.ClusterAuthorizationFailedError,
 )
 """What either client is told where its user lacks a right."""
+
+COORDINATOR_MOVES = (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError)
+"""What is asked again: the first question after a group makes Kafka create the topic that keeps them all."""
 
 
 class KafkaUnavailable(Exception):
@@ -110,12 +116,17 @@ def record_counts(kafka: Kafka, topics: Iterable[Topic]) -> dict[str, int]:
 
 def group_members(kafka: Kafka, group: str) -> int:
     """Return how many processes are in a consumer group. Raises KafkaUnavailable."""
+    deadline = time.monotonic() + REACH_MS / 1000
     with administration(kafka) as admin:
-        try:
-            described = admin.describe_groups([group])
-        except GroupIdNotFoundError:
-            return 0
-    return len(described[group]["members"])
+        while True:
+            try:
+                return len(admin.describe_groups([group])[group]["members"])
+            except GroupIdNotFoundError:
+                return 0
+            except COORDINATOR_MOVES:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(POLL_SECONDS)
 
 
 @contextmanager
