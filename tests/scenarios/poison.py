@@ -45,9 +45,9 @@ BURST = (150, 165)
 ROLLBACK = 162
 """The second in which a person rolls back; wrong labels go on coming."""
 
-GUARDED, ROLLED_BACK = 0.65, 0.75
-"""The share of the clean course's average precision that must be left: of what the guard goes back to, which has learnt
-up to 8,192 labels less of 30,000, and of the snapshot, which learns no more."""
+LEFT = 0.8
+"""The share of the clean course's average precision that must be left, by the guard and after the rollback; over the
+seeds 1 to 3 it was .84 to .90 and .82 to .92 with the default recipe."""
 
 WINDOW = 4_000
 
@@ -140,11 +140,9 @@ class Poisoned:
             "every score is a probability": all(
                 bool(((course.served >= 0) & (course.served <= 1)).all()) for course in (self.guarded, self.bare)
             ),
-            f"{GUARDED:.0%} of the quality stay with the guard": found["guarded"] >= GUARDED * found["clean"],
+            f"{LEFT:.0%} of the quality stay with the guard": found["guarded"] >= LEFT * found["clean"],
             "without guard and rollback half of it is lost": found["bare"] < found["clean"] / 2,
-            f"the rollback brings {ROLLED_BACK:.0%} of it back": (
-                found["bare, rolled back"] >= ROLLED_BACK * found["clean"]
-            ),
+            f"the rollback brings {LEFT:.0%} of it back": found["bare, rolled back"] >= LEFT * found["clean"],
         }
         return [promise for promise, kept in promises.items() if not kept]
 
