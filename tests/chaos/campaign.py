@@ -26,6 +26,7 @@ from tests.chaos.oracle import expected
 from tests.chaos.pauses import longest_pauses, rate
 from tests.chaos.verdict import (
     Verdict,
+    judge_course,
     judge_dead_letters,
     judge_history,
     judge_learning,
@@ -156,7 +157,9 @@ class Campaign:
         judge_scores(verdict, workload, sent, must, scores)
         judge_states(verdict, must, kept_states(self.servers.valkey.url))
         labels = await asyncio.to_thread(found.labels, self.servers.cassandra.address, KEYSPACE)
-        judge_learning(verdict, must, await found.model(kafka, self.topics), self._key.encode(), labels)
+        announced, resumable = await found.models(kafka, self.topics)
+        judge_learning(verdict, must, announced, self._key.encode(), labels)
+        judge_course(verdict, must, resumable, self._key.encode())
         judge_dead_letters(verdict, must, *await found.dead_letters(kafka, self.topics.dlq))
         kept = await asyncio.to_thread(found.history, self.servers.cassandra.address, KEYSPACE, workload)
         judge_history(verdict, scores, *kept)

@@ -99,12 +99,14 @@ def history(address: str, keyspace: str, workload: Workload) -> tuple[NDArray[np
     return kept, alien
 
 
-async def model(kafka: str, topics: Topics) -> ModelAnnouncement | None:
-    """Return the last announced model."""
-    last: bytes | None = None
+async def models(kafka: str, topics: Topics) -> tuple[ModelAnnouncement | None, ModelAnnouncement | None]:
+    """Return the last announcement, and the last that is for learners."""
+    last = resumable = None
     async for _, records in read(kafka, topics.models):
-        last = records.values()[-1]
-    return None if last is None else msgspec.json.decode(last, type=ModelAnnouncement)
+        for value in records.values():
+            last = msgspec.json.decode(value or b"", type=ModelAnnouncement)
+            resumable = last if last.course else resumable
+    return last, resumable
 
 
 def kinds(poison: list[Poisoned]) -> str:

@@ -143,12 +143,14 @@ async def _learn(kafka: str, topics: Topics, result: Expected) -> None:
     """Learn every example in its order, those of one label once."""
     seen = set[tuple[int | None, int | None]]()
     async for place, records in read(kafka, topics.examples):
+        result.lessons.offsets[place.partition] = int(records.offsets[-1]) + 1
         for value in sift(place, records, result.poison).values():
             example = _example(value or b"")
             result.examples += 1
             if (source := (example.label_partition, example.label_offset)) in seen:
                 continue
             seen.add(source)
+            result.lessons.seen.add(example.label_partition or 0, example.label_offset or 0)
             result.exampled.append(Label(example.event_id, example.label_time, example.label))
             # Without its place it is new to the lessons: what comes twice was told above, by other means.
             result.lessons.take(msgspec.structs.replace(example, label_partition=None, label_offset=None))

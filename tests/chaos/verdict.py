@@ -4,10 +4,14 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
 from schemas.events import Label, ModelAnnouncement
-from streams.models.snapshot import snapshot_of, unseal
+from streams.models.guard import Guard
+from streams.models.lessons import Lessons
+from streams.models.packing import unpack
+from streams.models.snapshot import SnapshotRefused, snapshot_of, unseal
 from streams.usecases import FRAUD
 from tests.chaos.found import Scores, kinds
 from tests.chaos.logs import Poisoned
@@ -116,6 +120,42 @@ def judge_learning(
         f"{'DIFFERENT' if other else 'equal'} in all of {', '.join(one.model_id for one in ours.values())}",
     )
     verdict.unless(not other, f"not the uninterrupted learner's: {', '.join(found[one].model_id for one in other)}")
+
+
+def judge_course(verdict: Verdict, expected: Expected, record: ModelAnnouncement | None, key: bytes) -> None:
+    """From the last record for learners one goes on as the uninterrupted learner would, bit for bit."""
+    features = FRAUD.features
+    if record is None:
+        verdict.unless(expected.examples == 0, "there is no record for a learner to go on from")
+        return
+    try:
+        resumed = Lessons.resume(record, FRAUD.recipes, features.names, features.fingerprint, key)
+    except SnapshotRefused as error:
+        verdict.unless(False, f"no learner can go on: {error}")
+        return
+    ours, theirs = _content(expected.lessons), _content(resumed)
+    other = [name for name, value in ours.items() if theirs[name] != value]
+    verdict.say("learner's record", f"{'DIFFERENT' if other else 'equal'} in all of {', '.join(ours)}")
+    verdict.unless(not other, f"a learner would go on with other {', '.join(other)}")
+
+
+def _content(lessons: Lessons) -> dict[str, object]:
+    """Return all that lessons have come to, by name."""
+    learners = lessons.learners
+    return {
+        "offsets": lessons.offsets,
+        "models": {one.model_id: weights(one.model) for one in learners.values()},
+        "calibrators": [one.calibrator.to_array().tobytes() for one in learners.values()],
+        "guards": [_guard(one.guard, recipe, lessons.names) for recipe, one in learners.items()],
+        "labels seen": lessons.seen.to_bytes(),
+        "scores judged": lessons.progressive.to_bytes(),
+        "champion": lessons.seat,
+    }
+
+
+def _guard(guard: Guard, recipe: str, names: tuple[str, ...]) -> tuple[object, ...]:
+    states = [weights(unpack(recipe, names, state).model) for state in (guard.good, guard.candidate) if state]
+    return msgspec.structs.replace(guard, good=b"", candidate=b""), *states
 
 
 def _said(label: Label) -> tuple[str, int, int]:

@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 
 from schemas.events import Example, Label
+from streams.models.judge import Seat
 from streams.models.lessons import Lessons
+from streams.models.packing import pack
 from streams.usecases import FRAUD
 from tests.chaos.found import Scores
 from tests.chaos.logs import Poisoned
 from tests.chaos.oracle import Expected, changes, digest
 from tests.chaos.verdict import (
     Verdict,
+    judge_course,
     judge_dead_letters,
     judge_history,
     judge_learning,
@@ -56,12 +59,13 @@ def test_what_is_right_has_no_difference() -> None:
     judge_scores(verdict, WORKLOAD, N, expected, scores)
     judge_states(verdict, expected, dict(expected.states))
     judge_learning(verdict, expected, taught(1.5).announce(1, KEY), KEY, 1)
+    judge_course(verdict, expected, taught(1.5).announce(2, KEY), KEY)
     judge_dead_letters(verdict, expected, list(expected.poison), 3)
     judge_history(verdict, scores, np.ones(N, bool), 0)
     assert verdict.differences == []
     assert [name for name, _ in verdict.lines] == [
-        "events in", "events scored", "features", "entity states", "labels", "learner weights", "dead letters",
-        "history rows",
+        "events in", "events scored", "features", "entity states", "labels", "learner weights",
+        "learner's record", "dead letters", "history rows",
     ]  # fmt: skip
 
 
@@ -140,6 +144,68 @@ def test_another_model_is_a_difference() -> None:
         "1 examples of labels that say nothing new: [('e00000002', 1, 1)]",
         "0 labels kept of 1",
     ]
+
+
+def other_offset(lessons: Lessons) -> None:
+    lessons.offsets[0] = 5
+
+
+def other_guard(lessons: Lessons) -> None:
+    next(iter(lessons.learners.values())).guard.frozen = 1
+
+
+def other_good_state(lessons: Lessons) -> None:
+    learner = next(iter(lessons.learners.values()))
+    learner.guard.good = pack(learner.model, learner.calibrator)
+
+
+def another_label(lessons: Lessons) -> None:
+    lessons.seen.add(0, 9)
+
+
+def another_score(lessons: Lessons) -> None:
+    lessons.progressive.add(np.full((1, len(FRAUD.recipes)), 0.5), np.array([1], np.int8))
+
+
+def another_champion(lessons: Lessons) -> None:
+    lessons.seat = Seat(FRAUD.recipes[1])
+
+
+@pytest.mark.parametrize(
+    ("mishap", "named"),
+    [
+        (other_offset, "offsets"),
+        (other_guard, "guards"),
+        (other_good_state, "guards"),
+        (another_label, "labels seen"),
+        (another_score, "scores judged"),
+        (another_champion, "champion"),
+    ],
+)
+def test_a_course_that_is_not_as_it_must_be_is_named(mishap: Callable[[Lessons], None], named: str) -> None:
+    """What a learner would go on with is compared, though the models are right."""
+    expected, _ = right()
+    expected.lessons = taught(1.5)
+    found, verdict = taught(1.5), Verdict()
+    mishap(found)
+    judge_course(verdict, expected, found.announce(1, KEY), KEY)
+    assert verdict.differences == [f"a learner would go on with other {named}"]
+
+
+def test_a_record_that_no_learner_can_go_on_from_is_a_difference() -> None:
+    """None at all, one that is for scorers, one that is signed with another key, one of other models."""
+    expected, _ = right()
+    expected.lessons = taught(1.5)
+    verdict = Verdict()
+    judge_course(verdict, expected, None, KEY)
+    judge_course(verdict, expected, taught(1.5).announce(1, KEY, resumable=False), KEY)
+    judge_course(verdict, expected, taught(1.5).announce(1, b"x" * 32), KEY)
+    judge_course(verdict, expected, taught(1.25).announce(1, KEY), KEY)
+    none, for_scorers, forged, other = verdict.differences
+    assert none == "there is no record for a learner to go on from"
+    assert for_scorers.startswith("no learner can go on: announcement: it is for scorers")
+    assert forged.startswith("no learner can go on: ")
+    assert other == "a learner would go on with other models"
 
 
 def test_only_what_is_new_is_a_change() -> None:
