@@ -7,7 +7,6 @@ import secrets
 import signal
 import subprocess
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,13 +20,14 @@ from streams.usecases import FRAUD
 from tests.chaos import found
 from tests.chaos.drained import drained
 from tests.chaos.faults import SESSION_SECONDS, Fault, World, schedule
-from tests.chaos.fleet import End, Fleet
+from tests.chaos.fleet import Fleet, NotDone
 from tests.chaos.oracle import expected
 from tests.chaos.pauses import longest_pauses, rate
 from tests.chaos.verdict import (
     Verdict,
     judge_course,
     judge_dead_letters,
+    judge_ends,
     judge_history,
     judge_learning,
     judge_scores,
@@ -108,7 +108,8 @@ class Campaign:
                 self.verdict.unless(False, f"did not end well: {epitaph}")
             self.say("stopped; comparing with the oracle")
             asyncio.run(self._judge(workload, sent, world, quiet))
-            self._tell_ends(fleet.ends, fleet.starts)
+            judge_ends(self.verdict, fleet.ends)
+            self.verdict.say("started", ", ".join(f"{count} {name}" for name, count in sorted(fleet.starts.items())))
         return self.verdict
 
     def say(self, what: str) -> None:
@@ -123,7 +124,12 @@ class Campaign:
         plan, over = self.plan, 0.0
         for at, fault in schedule(plan.faults, world.chance, plan.warm, plan.seconds - plan.quiet):
             self._watch(fleet, max(self._begin + at, over + GAP_SECONDS))
-            fault.do(world)
+            try:
+                fault.do(world)
+            except NotDone as error:  # nor would the others find anything
+                self.say(f"  {fault.name} was not done: {error}")
+                self.verdict.unless(False, f"{fault.name} was not done, nor what was to follow: {error}")
+                break
             over = time.time()
         self._watch(fleet, max(self._begin + plan.seconds - plan.quiet, over + GAP_SECONDS))
         self.say("no more faults")
@@ -133,7 +139,7 @@ class Campaign:
         while time.time() < until:
             time.sleep(0.1)
             for end in fleet.ends[self._ends_told :]:
-                self.say(f"  {end.name} ended by itself ({end.code}): {end.why}")
+                self.say(f"  {end}")
                 self._ends_told += 1
 
     def _stop(self, load: Process, processes: Processes) -> int:
@@ -171,15 +177,3 @@ class Campaign:
         begun = [at for at, _ in world.log]
         for (at, what), pause in zip(world.log, longest_pauses(scores, begun, quiet[1]), strict=True):
             verdict.say(f"  {at - self._begin:5.0f} s", f"{what:<48} longest pause {pause:6.2f} s")
-
-    def _tell_ends(self, ends: list[End], starts: Counter[str]) -> None:
-        reasons = Counter(_kind(end.why) for end in ends)
-        what = ", ".join(f"{count} × {reason}" for reason, count in reasons.most_common())
-        self.verdict.say("ended by themselves", f"{len(ends)} ({what})" if ends else "none")
-        self.verdict.say("started", ", ".join(f"{count} {name}" for name, count in sorted(starts.items())))
-
-
-def _kind(why: str) -> str:
-    """Return a last line without what differs from one process to the next."""
-    words = why.partition(" ends: ")[2] or why
-    return " ".join(word for word in words.split() if not any(c.isdigit() for c in word))[:60]

@@ -4,6 +4,7 @@ A process that ends by itself (fenced, refused, a server away at its start) is r
 """
 
 import random
+import re
 import signal
 import threading
 import time
@@ -18,16 +19,33 @@ TEND_SECONDS = 0.1
 STOP_SECONDS = 40.0  # a last checkpoint may wait for a server that is just back
 AGAIN_SECONDS = 1.0  # between two starts of a service whose last one ended at once
 WIDTH = 300
+FAULT = re.compile(r"\(most recent call |ERROR streams\.runtime\.watchdog:")
+"""What a process says that ends by a fault of ours, or hangs; what is expected is said in a line, with exit code 1."""
+
+
+class NotDone(Exception):
+    """A fault finds nothing at work to break, or what it broke does not come back; the message says which."""
 
 
 @dataclass(frozen=True)
 class End:
-    """A process that ended unasked: when (seconds since the epoch), which, how, and its last line."""
+    """A process that ended unasked: when (seconds since the epoch), which, how, its last line, and whether it may."""
 
     at: float
     name: str
     code: int | None
     why: str
+    sound: bool
+
+    @classmethod
+    def of(cls, process: Process) -> "End":
+        """Return how a process has ended; it may where it says in a line what has befallen it."""
+        code, told = process.popen.returncode, process.log.read_text(encoding="utf-8", errors="replace")
+        sound = code == 1 and bool(told.strip()) and not FAULT.search(told)
+        return cls(time.time(), process.name, code, _last_words(told), sound)
+
+    def __str__(self) -> str:
+        return f"{self.name} ended by itself ({self.code}): {self.why}"
 
 
 class Fleet:
@@ -68,18 +86,20 @@ class Fleet:
         return all(sum(one.ready for one in chosen[name]) >= count for name, count in self.want.items())
 
     def kill(self, service: str, chance: random.Random) -> str:
-        """Kill one process of a service with SIGKILL; return its name."""
+        """Kill one process of a service with SIGKILL; return its name. Raises NotDone."""
         with self._lock:
-            chosen = chance.choice(self.running(service) or self._running[service])
+            chosen = self._one_at_work(service, chance)
             self._running[service].remove(chosen)
             chosen.signal(signal.SIGKILL)
-            self._bury(chosen)
+            self._bury(chosen, -signal.SIGKILL)
+        if chosen.popen.returncode != -signal.SIGKILL:
+            raise NotDone(f"{chosen.name} had ended by itself")
         return chosen.name
 
     def suspend(self, service: str, chance: random.Random) -> Process:
-        """Stop the clock of one process; another is started in its place, as it looks dead."""
+        """Stop the clock of one process; another is started in its place, as it looks dead. Raises NotDone."""
         with self._lock:
-            chosen = chance.choice(self.running(service))
+            chosen = self._one_at_work(service, chance)
             chosen.signal(signal.SIGSTOP)
             self._suspended.append(chosen)
         return chosen
@@ -101,6 +121,7 @@ class Fleet:
         """Ask everything to end, and return the epitaphs of what did not end well."""
         self.leave()
         everything = [one for running in self._running.values() for one in running]
+        everything += [one for one, _ in self._leaving]
         self._processes.stop(*everything, timeout=STOP_SECONDS)
         return [one.epitaph() for one in everything if one.popen.returncode != 0]
 
@@ -128,7 +149,7 @@ class Fleet:
             running = self._running.setdefault(service, [])
             for process in [one for one in running if not one.alive and one not in self._suspended]:
                 running.remove(process)
-                self._bury(process, noted=True)
+                self._bury(process)
             active = [one for one in running if one not in self._suspended]
             for process in active[count:]:
                 self._dismiss(service, process)
@@ -142,7 +163,7 @@ class Fleet:
             if not process.alive:
                 self._leaving.remove((process, deadline))
                 # One that was told so before it listened ends by the signal itself.
-                self._bury(process, noted=process.popen.returncode not in (0, -signal.SIGTERM))
+                self._bury(process, 0, -signal.SIGTERM)
 
     def _start(self, service: str) -> Process:
         self.starts[service] += 1
@@ -154,17 +175,22 @@ class Fleet:
         process.signal(signal.SIGTERM)
         self._leaving.append((process, time.monotonic() + STOP_SECONDS))
 
-    def _bury(self, process: Process, noted: bool = False) -> None:
+    def _one_at_work(self, service: str, chance: random.Random) -> Process:
+        if ready := [one for one in self.running(service) if one.ready]:
+            return chance.choice(ready)
+        raise NotDone(f"no {service} is ready")
+
+    def _bury(self, process: Process, *asked: int) -> None:
+        """Let go of a process that ends, and keep how it ended unless with one of the exit codes `asked` for."""
         process.popen.wait()
         self._processes.all.remove(process)
-        if noted:
-            self.ends.append(End(time.time(), process.name, process.popen.returncode, _last_words(process)))
+        if process.popen.returncode not in asked:
+            self.ends.append(End.of(process))
 
 
-def _last_words(process: Process) -> str:
-    told = process.log.read_text(encoding="utf-8", errors="replace").splitlines()
-    lines = [line for line in told if line.strip()]
+def _last_words(told: str) -> str:
+    lines = [line for line in told.splitlines() if line.strip()]
     if not lines:
         return "without a word"
-    ending = [line for line in lines if " ends" in line] or lines
+    ending = [line for line in lines if " ends: " in line] or lines
     return (ending[-1].partition("ERROR ")[2] or ending[-1])[:WIDTH]

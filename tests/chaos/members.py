@@ -5,6 +5,7 @@ import time
 from infra.local.cluster import Broker, LocalCluster, Member
 from infra.local.server import Server
 from tests.chaos.faults import BACK_SECONDS, HISTORY, KILL, LEARNER, ZOMBIE, Fault, World, _settle
+from tests.chaos.fleet import NotDone
 from tests.local import within
 
 AWAY_SECONDS = 5.0  # longer than a broker's session and a node's time-out: leaders are elected without it
@@ -72,7 +73,8 @@ def _away(world: World, *servers: Server) -> None:
         server.start()
     for server in servers:
         server.wait_healthy(timeout=BACK_SECONDS)
-    within(BACK_SECONDS, _cluster(world).valkey.formed)
+    if not within(BACK_SECONDS, _cluster(world).valkey.formed):
+        raise NotDone(f"the Redis Cluster was not whole again within {BACK_SECONDS:.0f} s")
 
 
 def _hang(server: Server, seconds: float) -> None:

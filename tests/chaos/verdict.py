@@ -1,7 +1,7 @@
 """The comparison: what has come of a campaign against what must have."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -13,6 +13,7 @@ from streams.models.lessons import Lessons
 from streams.models.packing import unpack
 from streams.models.snapshot import SnapshotRefused, snapshot_of, unseal
 from streams.usecases import FRAUD
+from tests.chaos.fleet import End
 from tests.chaos.found import Scores, kinds
 from tests.chaos.logs import Poisoned
 from tests.chaos.oracle import Expected
@@ -182,6 +183,21 @@ def judge_history(verdict: Verdict, scores: Scores, kept: "np.typing.NDArray[np.
     verdict.unless(
         not (kept & ~scored).any() and not alien, f"{_some(kept & ~scored)}, {alien} others: rows without score"
     )
+
+
+def judge_ends(verdict: Verdict, ends: Sequence[End]) -> None:
+    """Whatever ended unasked has met what may befall a sound process."""
+    reasons = Counter(_kind(end.why) for end in ends)
+    what = ", ".join(f"{count} × {reason}" for reason, count in reasons.most_common())
+    verdict.say("ended by themselves", f"{len(ends)} ({what})" if ends else "none")
+    for end in ends:
+        verdict.unless(end.sound, str(end))
+
+
+def _kind(why: str) -> str:
+    """Return a last line without what differs from one process to the next."""
+    words = why.partition(" ends: ")[2] or why
+    return " ".join(word for word in words.split() if not any(c.isdigit() for c in word))[:60]
 
 
 def _some(which: "np.typing.NDArray[np.bool_]") -> str:
