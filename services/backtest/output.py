@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from errno import EISDIR
+from errno import EINVAL
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,14 @@ from streams.stores import files
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a new file beside `path` that takes its place when the block ends well, and is gone otherwise.
+    """Yield a new file beside `path`, or what it links to, that takes its place when the block ends well, and is gone
+    otherwise.
 
     Raises OSError where no such file can be.
     """
-    if path.is_dir() or not path.name:
-        raise IsADirectoryError(EISDIR, "is a directory")
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        raise OSError(EINVAL, "it is there and is no regular file")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         partial.touch()

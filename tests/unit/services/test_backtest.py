@@ -1,5 +1,6 @@
 """The backtest: what the streams would have said, label by label when it was due, or no file at all."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -204,6 +205,31 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_what_is_no_regular_file_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    """A pipe and a folder are named, not replaced, also behind a link; so would be a device."""
+    pq.write_table(pa.table(columns(20)), tmp_path / "in.parquet")
+    target, link = tmp_path / kind, tmp_path / "link"
+    os.mkfifo(target) if kind == "pipe" else target.mkdir()
+    link.symlink_to(target)
+    mode = target.stat().st_mode
+    assert command.main(["fraud", "--input", str(tmp_path / "in.parquet"), "--output", str(link)]) == 2
+    assert capsys.readouterr().err == f"error: {link}: cannot be written: it is there and is no regular file\n"
+    assert (link.is_symlink(), target.stat().st_mode) == (True, mode)
+
+
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    """The file that it names is replaced, or made, and it stays a link."""
+    target, link = tmp_path / "elsewhere" / "scores.parquet", tmp_path / "link"
+    target.parent.mkdir()
+    link.symlink_to(target)
+    for content in ("first", "second"):
+        with whole_file(link) as partial:
+            partial.write_text(content)
+        assert link.is_symlink()
+        assert [path.read_text() for path in target.parent.iterdir()] == [content]
 
 
 def test_a_wrong_duration_is_refused_without_traceback() -> None:
