@@ -17,7 +17,6 @@ from streams.decisions.policy import APPROVE, DECLINE, REVIEW
 from streams.stores.columns import Column, FileError
 
 DAY = 86_400_000  # ms
-LATEST = 2**53
 ENTITY = "customer_id"
 """Whose precision is measured where nothing else is said and the file has it."""
 
@@ -93,7 +92,7 @@ def read(path: Path, threshold: float | None = None, entity: str | None = None) 
     columns = {name: Column(path, name, table.column(name)) for name in table.column_names}
     scores = np.asarray(columns["score"].values(_FIELDS["score"]))
     scored = Scored(
-        np.asarray(columns["event_time"].times(_FIELDS["event_time"].type, LATEST)),
+        np.asarray(columns["event_time"].times(_FIELDS["event_time"].type)),
         np.asarray(columns["label"].labels()),
         scores,
         _decided(columns["decision"]) if threshold is None else {"alarm": scores >= threshold},

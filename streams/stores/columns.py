@@ -8,6 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec import inspect
 
+LATEST_MS = 32_503_679_999_999
+"""The end of the year 2999: what is later is no time in milliseconds, and no picture has room for it."""
+
 
 class FileError(ValueError):
     """The file cannot be used; the message names it, and the data row (from 1) and column if any."""
@@ -38,7 +41,7 @@ class Column:
             numbers = self._cast(pa.int64(), "whole number")
         return self._bounded(numbers, kind)
 
-    def times(self, kind: inspect.Type, latest: int) -> pa.Array:
+    def times(self, kind: inspect.Type, latest: int = LATEST_MS) -> pa.Array:
         """Return the column as epoch milliseconds, int64, none after `latest`."""
         assert isinstance(kind, inspect.IntType)
         self._refuse(pc.is_null(self.raw), "is missing")
@@ -52,6 +55,7 @@ class Column:
         else:
             raise self._error(0, f"is neither a timestamp nor integer milliseconds, but {type_}")
         self._bounded(times, kind)
+        self._refuse(pc.greater(times, LATEST_MS), "lies after the year 2999: it is to be in milliseconds")
         self._refuse(pc.greater(times, latest), "lies in the future")
         return times
 

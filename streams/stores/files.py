@@ -21,7 +21,7 @@ import pyarrow.parquet
 from msgspec import inspect
 from numpy.typing import NDArray
 
-from streams.stores.columns import Column, FileError
+from streams.stores.columns import LATEST_MS, Column, FileError
 from streams.usecases import UseCase
 
 __all__ = ["Events", "FileError", "mapping", "milliseconds", "read"]
@@ -108,7 +108,7 @@ def milliseconds(text: str) -> int:
     return length
 
 
-def read(path: Path, usecase: UseCase, columns: Mapping[str, str], latest: int = 2**53) -> Events:
+def read(path: Path, usecase: UseCase, columns: Mapping[str, str], latest: int = LATEST_MS) -> Events:
     """Return the events of the Parquet or CSV file at `path`; `columns` names the column of a field (or of
     `label`) that is not called like it, and no event may be later than `latest` (epoch ms).
 

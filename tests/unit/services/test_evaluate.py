@@ -15,6 +15,7 @@ from services.evaluate import __main__ as command
 from services.evaluate import measures
 from services.evaluate.scored import DAY, Scored, read
 from streams.models.evaluation import calibration_bins, calibration_error, card_precision
+from streams.stores.columns import LATEST_MS
 
 BEGIN = 1_700_000_000_000 // DAY * DAY
 PNG = b"\x89PNG\r\n"
@@ -198,6 +199,10 @@ def test_only_the_time_asked_for_counts(tmp_path: Path, capsys: pytest.CaptureFi
             {"decision": None},
             "has no column decision (it has event_time, label, score, customer_id); give a --threshold",
         ),
+        (
+            {"event_time": (BEGIN + np.arange(50)) * 1000},
+            "row 1, column event_time: lies after the year 2999: it is to be in milliseconds",
+        ),
         ({"label": np.zeros(50, np.int8)}, "none of its 50 events is labelled 1"),
         ({"label": np.ones(50, np.int8)}, "none of its 50 events is labelled 0"),
         ({"label": np.full(50, 2)}, "row 1, column label: is neither 0 nor 1"),
@@ -231,6 +236,12 @@ def test_a_file_without_rows_or_that_is_none_is_refused(tmp_path: Path, capsys: 
     assert "text.parquet: is not a Parquet file" in capsys.readouterr().err
     assert command.main(["--scores", str(write(tmp_path, columns(50))), "--since", "2030-01-01"]) == 2
     assert "has no events in the time asked for" in capsys.readouterr().err
+
+
+def test_the_last_moment_that_can_be_shown_is_judged(tmp_path: Path) -> None:
+    """From the first year that there is to the last."""
+    given = columns(50) | {"event_time": [0, *[LATEST_MS] * 49]}
+    assert command.main(["--scores", str(write(tmp_path, given)), "--period", "3650d"]) == 0
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,6 +115,11 @@ def test_slices_are_the_whole(write: Any) -> None:
         ("event_time", [1, 2, NOON_MS + 1000], "row 3, column event_time: lies in the future"),
         (
             "event_time",
+            [NOON_MS * 1000, 2, 3],
+            "row 1, column event_time: lies after the year 2999: it is to be in milliseconds",
+        ),
+        (
+            "event_time",
             ["2024-05-01", "soon", "2024-05-01"],
             "row 2, column event_time: is not such a time as the first",
         ),
