@@ -16,6 +16,13 @@ class FileError(ValueError):
     """The file cannot be used; the message names it, and the data row (from 1) and column if any."""
 
 
+def holds_ids(type_: pa.DataType) -> bool:
+    """Say whether a column of this type has strings, or what can be one; nothing but nulls has no type of its own."""
+    plain = type_.value_type if pa.types.is_dictionary(type_) else type_
+    known = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string, pa.types.is_null)
+    return any(is_known(plain) for is_known in known)
+
+
 @dataclass(frozen=True)
 class Column:
     """One column of the file on its way to plain arrays; a refused value is an error with row and column."""
@@ -76,9 +83,8 @@ class Column:
                 raise self._error(row, f"repeats the id of row {before + 1}")
 
     def _texts(self, kind: inspect.StrType) -> pa.Array:
-        type_ = self.raw.type.value_type if pa.types.is_dictionary(self.raw.type) else self.raw.type
-        if not (pa.types.is_integer(type_) or pa.types.is_string(type_) or pa.types.is_large_string(type_)):
-            raise self._error(0, f"is neither a string nor an integer, but {type_}")
+        if not holds_ids(self.raw.type):
+            raise self._error(0, f"is neither a string nor an integer, but {self.raw.type}")
         texts = self.raw.cast(pa.string()).combine_chunks()
         lengths = pc.utf8_length(texts)
         if kind.min_length:

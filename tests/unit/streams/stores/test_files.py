@@ -68,6 +68,16 @@ def test_columns_are_mapped(write: Any) -> None:
     assert events.labels.tolist() == [1, 1, 0]
 
 
+@pytest.mark.parametrize("nulls", [pa.nulls(3), pa.nulls(3, pa.string()).dictionary_encode()], ids=["null", "string"])
+def test_an_optional_column_of_nulls_is_absent(tmp_path: Path, nulls: Any) -> None:
+    """Also where the file has no type for it, as pandas writes it; where a value must be, the first is missing."""
+    path = tmp_path / "events.parquet"
+    pyarrow.parquet.write_table(pa.table({**GOOD, "currency": nulls}), str(path))
+    assert [event.currency for event in files.read(path, FRAUD, {}).structs()] == [None] * 3
+    pyarrow.parquet.write_table(pa.table({**GOOD, "customer_id": nulls}), str(path))
+    assert refused(path) == "row 1, column customer_id: is missing"
+
+
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
 @pytest.mark.parametrize("zone", [None, "UTC"])
 def test_timestamps_are_utc(write: Any, unit: str, zone: str | None) -> None:
