@@ -14,9 +14,11 @@ from msgspec import inspect
 from numpy.typing import NDArray
 
 from streams.decisions.policy import APPROVE, DECLINE, REVIEW
-from streams.stores.columns import Column, FileError
+from streams.stores.columns import Column, FileError, holds_ids
 
 DAY = 86_400_000  # ms
+OWN = {"event_id", "event_time", "label", "score", "raw_score", "decision", "model_id"}
+"""What the backtest says of an event; its entities are the file's other ids."""
 ENTITY = "customer_id"
 """Whose precision is measured where nothing else is said and the file has it."""
 
@@ -79,6 +81,9 @@ def read(path: Path, threshold: float | None = None, entity: str | None = None) 
             there = file.schema_arrow.names
             entity = entity or (ENTITY if ENTITY in there else None)
             wanted = ["event_time", "label", "score"] + ["decision"] * (threshold is None) + [entity] * bool(entity)
+            possible = [one.name for one in file.schema_arrow if holds_ids(one.type) and one.name not in OWN]
+            if entity and entity not in possible:
+                raise FileError(f"{path}: --entity: '{entity}' is none of its ids ({', '.join(possible)})")
             if missing := [name for name in wanted if name not in there]:
                 hint = "; give a --threshold instead" if missing == ["decision"] else ""
                 raise FileError(f"{path}: has no column {missing[0]} (it has {', '.join(there)}){hint}")

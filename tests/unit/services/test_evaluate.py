@@ -224,6 +224,17 @@ def test_what_cannot_be_judged_is_refused_in_a_line(
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("entity", ["label", "decision", "event_time", "score", "event_id", "nothing", "risk"])
+def test_what_is_no_entity_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], entity: str) -> None:
+    """What the backtest says of an event is none, a feature neither; those that are there are named."""
+    own = {"event_id": [f"e{i}" for i in range(50)], "terminal_id": ["t"] * 50, "risk": [0.5] * 50}
+    path = write(tmp_path, columns(50) | own)
+    assert command.main(["--scores", str(path), "--entity", entity]) == 2
+    refused = f"error: {path}: --entity: '{entity}' is none of its ids (customer_id, terminal_id)\n"
+    assert capsys.readouterr().err == refused
+    assert command.main(["--scores", str(path), "--entity", "terminal_id"]) == 0
+
+
 def test_a_file_without_rows_or_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No rows, no such file, no Parquet, none in the time asked for: each says which."""
     empty = write(tmp_path, {name: np.asarray(column)[:0] for name, column in columns(5).items()})
