@@ -36,7 +36,9 @@ def backtest(scores: Path) -> None:
     """Run the backtest over all transactions."""
     scores.parent.mkdir(exist_ok=True)
     begin = time.monotonic()
-    subprocess.run([*_door("backtest"), "--output", scores], check=True, cwd=ROOT)
+    done = subprocess.run([*_door("backtest"), "--output", scores], check=False, cwd=ROOT)
+    if done.returncode:
+        raise SystemExit(done.returncode)  # it has said why
     print(f"the backtest took {time.monotonic() - begin:.0f} s")
 
 
@@ -107,8 +109,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.quality", description=__doc__)
     parser.add_argument("--events", type=int, default=200_000, metavar="N", help="how many to replay (200000)")
     options = parser.parse_args()
-    if not book.DATA.exists():
-        print(book.ABSENT, file=sys.stderr)
+    if refusal := book.refusal():
+        print(refusal, file=sys.stderr)
         return 2
     scores = BUILD / "handbook.parquet"
     backtest(scores)

@@ -11,6 +11,7 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -19,7 +20,6 @@ from streams.models.evaluation import card_precision
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("HEADRACE_HANDBOOK", ROOT.parent / "shared/data/handbook/transactions.parquet"))
-ABSENT = f"the handbook's transactions are not at {DATA} (set HEADRACE_HANDBOOK)"
 COLUMNS = {
     "event_id": "TRANSACTION_ID",
     "event_time": "TX_DATETIME",
@@ -28,6 +28,7 @@ COLUMNS = {
     "amount": "TX_AMOUNT",
     "label": "TX_FRAUD",
 }
+NEEDED = (*COLUMNS.values(), "TX_TIME_DAYS")
 
 DAY, HOUR = 86_400_000, 3_600_000  # ms
 DELAY = 7  # days
@@ -51,6 +52,20 @@ class Book:
     def head(self, rows: int) -> "Book":
         """Return the first `rows` transactions."""
         return Book(**{name: column[:rows] for name, column in vars(self).items()})
+
+
+def refusal(path: Path = DATA) -> str:
+    """Say why `path` does not have the transactions; nothing if it does."""
+    what = f"the handbook's transactions are not at {path} (set HEADRACE_HANDBOOK)"
+    try:
+        found = pq.read_metadata(path)
+    except FileNotFoundError:
+        return what
+    except (OSError, pa.ArrowInvalid):
+        return f"{what}: it is no Parquet file"
+    if missing := sorted({*NEEDED} - {*found.schema.to_arrow_schema().names}):
+        return f"{what}: it has no column {', '.join(missing)}"
+    return "" if found.num_rows else f"{what}: it has no rows"
 
 
 def load(path: Path = DATA) -> Book:

@@ -67,8 +67,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.quality.handbook", description=__doc__)
     parser.add_argument("scores", type=Path, metavar="SCORES.parquet")
     options = parser.parse_args()
-    if not book.DATA.exists():
-        print(book.ABSENT, file=sys.stderr)
+    if refusal := book.refusal():
+        print(refusal, file=sys.stderr)
         return 2
     if not options.scores.exists():
         print(f"{options.scores}: there are no scores (make quality makes them)", file=sys.stderr)

@@ -102,8 +102,8 @@ def main() -> int:
     chosen = parser.parse_args().recipes or list(RECIPES)
     if unknown := set(chosen) - set(RECIPES):
         parser.error(f"no recipe {', '.join(sorted(unknown))}")
-    if not book.DATA.exists():
-        print(book.ABSENT, file=sys.stderr)
+    if refusal := book.refusal():
+        print(refusal, file=sys.stderr)
         return 2
     known, events = book.load(), files.read(book.DATA, FRAUD, book.COLUMNS)
     with progress("features", known) as bar:

@@ -242,7 +242,7 @@ def test_a_wrong_duration_is_refused_without_traceback() -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.skipif(not book.DATA.exists(), reason=book.ABSENT)
+@pytest.mark.skipif(bool(book.refusal()), reason=book.refusal())
 def test_the_features_are_the_books() -> None:
     """Over the first 300,000 of the handbook's transactions, the 14 windowed and time features are the book's,
     and a count that is off by one would be seen."""
