@@ -9,6 +9,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import suppress
+from re import fullmatch
 from typing import Any, TypeVar
 
 from cassandra import (
@@ -68,6 +69,7 @@ class CqlSession:
                 [host],
                 port=int(port),
                 ssl_context=self._access.tls(),
+                ssl_options=_named(host),
                 auth_provider=_authenticator(self._access),
                 execution_profiles={EXEC_PROFILE_DEFAULT: _profile()},
                 reconnection_policy=ConstantReconnectionPolicy(1.0, max_attempts=None),
@@ -152,6 +154,14 @@ class RoutedStatement(BoundStatement):
     def routing_key(self) -> bytes:
         """The partition key, for the choice of the node."""
         return self._partition_key
+
+
+def _named(host: str) -> dict[str, str]:
+    """What the nodes' certificates must say: the name that we have for them, if it is one, else each its address.
+
+    Nodes tell of each other by addresses, which nobody knows beforehand where they run in containers.
+    """
+    return {} if fullmatch(r"[\d.]+|.*:.*", host) else {"server_hostname": host}
 
 
 def _authenticator(access: CassandraAccess) -> PlainTextAuthProvider | None:
