@@ -46,9 +46,9 @@ test-containers: setup ## the integration tests again with the servers in contai
 images: setup ## build every image of docker-compose.yml here, for where none can be pulled
 	@$(BIN)/python -m infra.docker.local build
 
-env: setup ## .env for docker compose, with new secrets (IMAGES=local: those of make images)
+env: setup ## .env for docker compose, with new secrets (IMAGES=local: those of make images; SECURE=yes: TLS and users)
 	@$(BIN)/python -m infra.grafana
-	@$(BIN)/python -m infra.docker.env $(if $(IMAGES),--$(IMAGES))
+	@$(BIN)/python -m infra.docker.env $(if $(IMAGES),--$(IMAGES)) $(if $(filter yes,$(SECURE)),--secure)
 
 compose-test: images ## docker-compose.yml brought up, watched at work and taken down
 	@$(BIN)/python -m pytest --engine containers tests/containers

@@ -1,7 +1,7 @@
 """Certificates made on the spot: an authority of its own, and what it vouches for on this machine."""
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -41,11 +41,11 @@ class Authority:
     _certificate: x509.Certificate
 
     @classmethod
-    def made(cls, folder: Path, name: str = "authority") -> Self:
+    def made(cls, folder: Path, name: str = "authority", valid: timedelta = VALID) -> Self:
         """Make one, its certificate in `folder`."""
         key, subject = generate_private_key(SECP256R1()), _named(name)
         certificate = (
-            _builder(subject, subject, key, VALID)
+            _builder(subject, subject, key, valid)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(_usage(signs=True), critical=True)
@@ -55,14 +55,16 @@ class Authority:
         path.write_bytes(certificate.public_bytes(Encoding.PEM))
         return cls(path, key, certificate)
 
-    def issue(self, name: str, valid: timedelta = VALID) -> Path:
-        """Return a file with a key and a certificate for HOST, valid for so long from now (or, below 0, no more)."""
+    def issue(self, name: str, valid: timedelta = VALID, hosts: Iterable[str] = ()) -> Path:
+        """Return a file with a key and a certificate for HOST and `hosts`, valid for so long from now (or, below 0,
+        no more)."""
         key = generate_private_key(SECP256R1())
+        names = [x509.IPAddress(ipaddress.ip_address(HOST)), *map(x509.DNSName, hosts)]
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         certificate = (
             _builder(_named(name), self._certificate.subject, key, valid)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(HOST))]), critical=False)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
             .add_extension(_usage(signs=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
