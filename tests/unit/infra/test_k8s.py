@@ -12,6 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from infra.local.certificates import Authority
 from streams.settings import Settings
 from streams.settings.reading import variables
 from streams.usecases import FRAUD
@@ -41,8 +42,9 @@ CUSTOM = {
 Object = dict[str, Any]
 
 
-def helm(*values: str) -> "subprocess.CompletedProcess[str]":
+def helm(*values: str, files: tuple[Path, ...] = ()) -> "subprocess.CompletedProcess[str]":
     given = [part for value in values for part in ("--set", value)]
+    given += [part for file in files for part in ("--values", str(file))]
     return subprocess.run(
         [HELM or "", "template", "r", str(CHART), "--kube-version", VERSION, *given],
         capture_output=True,
@@ -153,6 +155,29 @@ def test_a_service_may_have_users_and_settings_of_its_own() -> None:
     for one in rendered(*values):
         if (one["apiVersion"], one["kind"]) not in CUSTOM:
             kubernetes_validate.validate(one, VERSION, strict=True)
+
+
+def test_secured_servers(tmp_path: Path) -> None:
+    """With secured.yaml each service comes by TLS, as the user of its name, whose password is out of its own Secret."""
+    authority = str(Authority.made(tmp_path).path)
+    done = helm(*GIVEN, files=(CHART.parent / "secured.yaml",))
+    assert done.returncode == 0, done.stderr
+    of_pods = [one for one in yaml.safe_load_all(done.stdout) if one and one["kind"] in ("StatefulSet", "Deployment")]
+    assert len(of_pods) == len(pods())
+    for one in of_pods:
+        (container,) = one["spec"]["template"]["spec"]["containers"]
+        (mount,) = (mount for mount in container["volumeMounts"] if mount["name"] == "certificates")
+        user, given = f"fraud-{container['name']}", {"HEADRACE_REDIS": "rediss://u:p@r:6379/0"}
+        for variable in container["env"]:
+            if variable["name"].endswith("_PASSWORD"):
+                assert variable["valueFrom"]["secretKeyRef"] == {"name": user, "key": "password"}
+                given[variable["name"]] = "secret"
+            elif "value" in variable:
+                given[variable["name"]] = variable["value"].replace(f"{mount['mountPath']}/ca.crt", authority)
+        settings = Settings.read(given)
+        assert (settings.kafka.security, settings.kafka.user, settings.kafka.ca) == ("sasl_tls", user, authority)
+        needs = "HEADRACE_CASSANDRA" in given
+        assert (settings.cassandra.user, settings.cassandra.ca) == ((user, authority) if needs else ("", ""))
 
 
 @pytest.mark.parametrize(
