@@ -41,11 +41,11 @@ class Stack:
     folder: Path
     ports: dict[str, int] = field(default_factory=lambda: {f"{server}_PORT": free_port() for server in PORTS})
 
-    def write_env(self, **changes: str) -> None:
+    def write_env(self, *options: str, **changes: str) -> None:
         """Write the .env as `make env` does, then change some of it."""
         file = self.folder / ".env"
         file.unlink(missing_ok=True)
-        assert env.main([*(["--local"] if exists(PYTHON) else []), str(file)]) == 0
+        assert env.main([*(["--local"] if exists(PYTHON) else []), *options, str(file)]) == 0
         values = {name: str(port) for name, port in self.ports.items()} | changes
         file.write_text(env.filled(file.read_text(), values))
 
@@ -56,10 +56,9 @@ class Stack:
 
     def compose(self, *arguments: str, timeout: float = 300) -> "subprocess.CompletedProcess[str]":
         """What compose says to `arguments`, with nothing of this process's environment that it would read."""
-        where = ["--project-directory", str(ROOT), "--file", str(ROOT / "docker-compose.yml")]
         who = ["--env-file", str(self.folder / ".env"), "--project-name", self.name]
         return subprocess.run(
-            [*command(), *where, *who, *arguments],
+            [*command(), *who, *arguments],
             cwd=ROOT,
             env={name: value for name, value in os.environ.items() if re.fullmatch("PATH|HOME|DOCKER_.*", name)},
             capture_output=True,
@@ -107,6 +106,11 @@ class Stack:
         listings = {"container": ("ps", "--all"), "network": ("network", "ls"), "volume": ("volume", "ls")}
         found = {kind: docker(*how, "--quiet", "--filter", self._label).split() for kind, how in listings.items()}
         return {kind: names for kind, names in found.items() if names}
+
+    def bridge(self) -> str:
+        """The interface of this machine that joins the containers' network, once there is one."""
+        (network,) = docker("network", "ls", "--quiet", "--no-trunc", "--filter", self._label).split()
+        return f"br-{network[:12]}"
 
     def asked(self, server: str, path: str) -> Any:
         """The JSON that a server answers over HTTP."""

@@ -17,6 +17,7 @@ from infra.docker.local.client import docker
 from infra.local.ports import HOST
 from schemas.events import Score
 from tests.containers.compose import ROOT, Stack
+from tests.containers.sniffer import NAMES, Sniffer
 from tests.local import within
 
 pytestmark = [pytest.mark.containers("make compose-test brings docker-compose.yml up"), pytest.mark.timeout(600)]
@@ -73,6 +74,16 @@ def test_live_payments_are_scored(stack: Stack) -> None:
     finally:
         consumer.close()
     assert all(0 <= score.score <= 1 for score in found)
+
+
+def test_here_names_can_be_read_on_the_network(stack: Stack) -> None:
+    """So the look that finds none on the secured network (test_secure_compose.py) would find them."""
+    try:
+        sniffer = Sniffer(stack.bridge())
+    except OSError:
+        pytest.skip("the network cannot be listened to here: it takes root's rights on the engine's own machine")
+    with sniffer:
+        assert within(60, lambda: any(NAMES[0] in segment.payload for segment in sniffer.segments()))
 
 
 def test_prometheus_has_every_target_up(stack: Stack) -> None:
