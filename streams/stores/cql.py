@@ -160,6 +160,9 @@ def _named(host: str) -> dict[str, str]:
     """What the nodes' certificates must say: the name that we have for them, if it is one, else each its address.
 
     Nodes tell of each other by addresses, which nobody knows beforehand where they run in containers.
+
+    >>> _named("cassandra"), _named("10.0.0.7")
+    ({'server_hostname': 'cassandra'}, {})
     """
     return {} if fullmatch(r"[\d.]+|.*:.*", host) else {"server_hostname": host}
 
