@@ -12,7 +12,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from cassandra import DriverException
 from cassandra.auth import PlainTextAuthProvider
@@ -49,15 +49,18 @@ def main(arguments: list[str] | None = None) -> int:
     usecase = _parser().parse_args(arguments).usecase
     passwords = {f"{usecase}-{user}": os.environ[password_of(user)] for user in USERS}
     admin = os.environ[password_of(ADMIN)]
-    try:
-        for server in (VALKEY, KAFKA, CASSANDRA):
+    steps: dict[tuple[str, int], Callable[[], None]] = {
+        VALKEY: lambda: _in_valkey(passwords, admin),
+        KAFKA: lambda: _in_kafka({ADMIN: admin, **passwords}),
+        CASSANDRA: lambda: _in_cassandra(passwords, admin),
+    }
+    for server, step in steps.items():
+        try:
             _verify(*server)
-        _in_valkey(passwords, admin)
-        _in_kafka({ADMIN: admin, **passwords})
-        _in_cassandra(passwords, admin)
-    except (UsersError, RedisError, KafkaError, DriverException, NoHostAvailable) as error:
-        print(f"users: {error}", file=sys.stderr)
-        return 1
+            step()
+        except (UsersError, OSError, RedisError, KafkaError, DriverException, NoHostAvailable) as error:
+            print(f"users: {server[0]}: {error}", file=sys.stderr)
+            return 1
     print(f"users: {', '.join([ADMIN, *passwords])}")
     return 0
 
@@ -68,9 +71,7 @@ def _verify(host: str, port: int) -> None:
         with socket.create_connection((host, port), 10) as plain:
             _tls().wrap_socket(plain, server_hostname=host).close()
     except ssl.SSLCertVerificationError as error:
-        raise UsersError(f"the certificate of {host} is refused: {error.verify_message}") from None
-    except OSError as error:
-        raise UsersError(f"{host}:{port}: {error}") from None
+        raise UsersError(f"its certificate is refused: {error.verify_message}") from None
 
 
 def _in_valkey(passwords: Mapping[str, str], admin: str) -> None:
@@ -92,7 +93,7 @@ def _in_kafka(passwords: Mapping[str, str]) -> None:
     finally:
         admin.close()
     if failed:
-        raise UsersError(f"kafka: {failed}")
+        raise UsersError(str(failed))
 
 
 def _in_cassandra(passwords: Mapping[str, str], admin: str) -> None:
@@ -100,7 +101,7 @@ def _in_cassandra(passwords: Mapping[str, str], admin: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while not _appointed(passwords, admin):
         if time.monotonic() > deadline:
-            raise UsersError(f"cassandra does not let {ADMIN} in: is ADMIN_PASSWORD the one that it was first given?")
+            raise UsersError(f"does not let {ADMIN} in: is ADMIN_PASSWORD the one that it was first given?")
         time.sleep(1)
 
 

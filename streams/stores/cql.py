@@ -68,8 +68,8 @@ class CqlSession:
             self._cluster = Cluster(
                 [host],
                 port=int(port),
-                ssl_context=self._access.tls(),
-                ssl_options=_named(host),
+                ssl_context=(tls := self._access.tls()),
+                ssl_options=_named(host) if tls else None,
                 auth_provider=_authenticator(self._access),
                 execution_profiles={EXEC_PROFILE_DEFAULT: _profile()},
                 reconnection_policy=ConstantReconnectionPolicy(1.0, max_attempts=None),

@@ -219,11 +219,12 @@ def networks(stack: Stack) -> dict[str, Any]:
 def sent_in_clear(address: str, port: int) -> Direction:
     """Say a topic's name to a server in clear; its answer is an alert or none at all."""
     with socket.create_connection((address, port), 10) as plain:
+        direction = plain.getsockname(), plain.getpeername()
         plain.sendall(NAMES[0] + b"\r\n")
         plain.settimeout(10)
         with suppress(ConnectionError):
             assert plain.recv(1) in (b"", b"\x15")
-        return plain.getsockname(), plain.getpeername()
+        return direction
 
 
 def test_an_expired_certificate_is_named(stack: Stack) -> None:
