@@ -100,12 +100,12 @@ def streams(segments: Iterable[Segment]) -> Iterator[tuple[Direction, bytes]]:
             pieces = sent[segment.direction, begin]
             pieces[at] = max(pieces.get(at, b""), segment.payload, key=len)
     for (direction, _), pieces in sent.items():
-        stream = b""
+        stream = bytearray()
         for at, payload in sorted(pieces.items()):
             if at > len(stream):
                 break
             stream += payload[len(stream) - at :]
-        yield direction, stream
+        yield direction, bytes(stream)
 
 
 def is_tls(stream: bytes) -> bool:

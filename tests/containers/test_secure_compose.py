@@ -141,48 +141,6 @@ def test_live_payments_are_scored(stack: Stack) -> None:
     assert all(0 <= score.score <= 1 for score in found)
 
 
-def test_a_producer_may_not_read_scores(stack: Stack) -> None:
-    """Nor may a service to which the table of rights does not give them."""
-    for user in "producer", "learner":
-        with suppress(TopicAuthorizationFailedError):  # a topic that it may not even see looks empty
-            assert asyncio.run(read(stack, user, seconds=5)) == []
-
-
-@pytest.mark.parametrize("user", [ADMIN, *USERS])
-def test_each_user_comes_in_with_its_password_alone(stack: Stack, user: str) -> None:
-    """The right password is good for all three servers, a wrong one and another's for none."""
-    right = settings(stack, user)
-    asyncio.run(come_in(right))
-    come_in_to_redis(right)
-    come_in_to_cassandra(right.cassandra)
-    for password in "wrong", stack.env[password_of("worker" if user != "worker" else ADMIN)]:
-        wrong = settings(stack, user, password)
-        with pytest.raises(KafkaConnectionError):
-            asyncio.run(come_in(wrong))
-        assert f"does not let {full(user)} in" in str(refusal(wrong.kafka))
-        with pytest.raises(AuthenticationError):
-            come_in_to_redis(wrong)
-        with pytest.raises(StoreUnreachable, match=f"does not let {full(user)} in"):
-            come_in_to_cassandra(wrong.cassandra)
-
-
-def test_what_a_new_cassandra_lets_in_is_gone(stack: Stack) -> None:
-    """Nobody comes in as the user that is in every handbook."""
-    known = replace(settings(stack, ADMIN).cassandra, user=WELL_KNOWN, password=WELL_KNOWN)
-    with pytest.raises(StoreUnreachable, match=f"does not let {WELL_KNOWN} in"):
-        come_in_to_cassandra(known)
-
-
-def test_another_authority_is_refused(stack: Stack, tmp_path: Path) -> None:
-    """Who trusts somebody else does not talk to any of the three."""
-    stranger = settings(stack, "worker", ca=str(Authority.made(tmp_path).path))
-    assert "HEADRACE_KAFKA_CA: the certificate" in str(refusal(stranger.kafka))
-    with pytest.raises(RedisConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
-        come_in_to_redis(stranger)
-    with pytest.raises(StoreUnreachable, match="HEADRACE_CASSANDRA_CA: the certificate"):
-        come_in_to_cassandra(stranger.cassandra)
-
-
 def test_nothing_travels_in_clear(stack: Stack, sniffer: Sniffer | None) -> None:
     """All that went to or came from the three servers since the first of them started is TLS, from its first byte on,
     but what this test sends them in clear: so it would have been seen."""
@@ -225,6 +183,48 @@ def sent_in_clear(address: str, port: int) -> Direction:
         with suppress(ConnectionError):
             assert plain.recv(1) in (b"", b"\x15")
         return direction
+
+
+def test_a_producer_may_not_read_scores(stack: Stack) -> None:
+    """Nor may a service to which the table of rights does not give them."""
+    for user in "producer", "learner":
+        with suppress(TopicAuthorizationFailedError):  # a topic that it may not even see looks empty
+            assert asyncio.run(read(stack, user, seconds=5)) == []
+
+
+@pytest.mark.parametrize("user", [ADMIN, *USERS])
+def test_each_user_comes_in_with_its_password_alone(stack: Stack, user: str) -> None:
+    """The right password is good for all three servers, a wrong one and another's for none."""
+    right = settings(stack, user)
+    asyncio.run(come_in(right))
+    come_in_to_redis(right)
+    come_in_to_cassandra(right.cassandra)
+    for password in "wrong", stack.env[password_of("worker" if user != "worker" else ADMIN)]:
+        wrong = settings(stack, user, password)
+        with pytest.raises(KafkaConnectionError):
+            asyncio.run(come_in(wrong))
+        assert f"does not let {full(user)} in" in str(refusal(wrong.kafka))
+        with pytest.raises(AuthenticationError):
+            come_in_to_redis(wrong)
+        with pytest.raises(StoreUnreachable, match=f"does not let {full(user)} in"):
+            come_in_to_cassandra(wrong.cassandra)
+
+
+def test_what_a_new_cassandra_lets_in_is_gone(stack: Stack) -> None:
+    """Nobody comes in as the user that is in every handbook."""
+    known = replace(settings(stack, ADMIN).cassandra, user=WELL_KNOWN, password=WELL_KNOWN)
+    with pytest.raises(StoreUnreachable, match=f"does not let {WELL_KNOWN} in"):
+        come_in_to_cassandra(known)
+
+
+def test_another_authority_is_refused(stack: Stack, tmp_path: Path) -> None:
+    """Who trusts somebody else does not talk to any of the three."""
+    stranger = settings(stack, "worker", ca=str(Authority.made(tmp_path).path))
+    assert "HEADRACE_KAFKA_CA: the certificate" in str(refusal(stranger.kafka))
+    with pytest.raises(RedisConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
+        come_in_to_redis(stranger)
+    with pytest.raises(StoreUnreachable, match="HEADRACE_CASSANDRA_CA: the certificate"):
+        come_in_to_cassandra(stranger.cassandra)
 
 
 def test_an_expired_certificate_is_named(stack: Stack) -> None:
