@@ -24,9 +24,10 @@ from tests.bench.throughput import Flow
 from tests.bench.worker import BenchError, Worker
 from tests.bench.workload import index_of
 
-WARMUP_SECONDS, MEASURED_SECONDS = 5.0, 20.0
+WARMUP_SECONDS, MEASURED_SECONDS = 20.0, 20.0  # a broker compiles itself for its first half minute
 LEAD_SECONDS = 4.0  # the producer imports and makes its events in this time
 GRACE_SECONDS = 20.0
+FLOOD_RATE, FLOOD_SECONDS = 50_000.0, 4.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Latency:
 
     `producer_late_ms`, how much later than due events were sent, is contained in them. `machine_cpu_share` is how
     busy all cores were with everything that ran: near 1 the figures are those of a queue for the processor.
+    `machine_stolen_share` is what a host took of them for others (Linux only): while it does, everything waits.
     """
 
     rate: float
@@ -46,6 +48,7 @@ class Latency:
     producer_late_ms: dict[str, float]
     worker_cpu_share: float
     machine_cpu_share: float
+    machine_stolen_share: float
 
     def figures(self) -> dict[str, Any]:
         """Return them by the names of bench.json."""
@@ -53,28 +56,63 @@ class Latency:
         return {"rate_events_per_second": named.pop("rate"), **named}
 
 
-def measure(worker: Worker, flow: Flow, rate: float) -> Latency:
-    """Return the latencies of a running worker at `rate` events/s; raises BenchError for scores that stay out."""
-    seconds = WARMUP_SECONDS + MEASURED_SECONDS
+@dataclass(frozen=True)
+class _Turn:
+    """When each event was due, how much later its result was seen (seconds), and what the machine did meanwhile."""
+
+    due: NDArray[np.float64]
+    delay: NDArray[np.float64]
+    late: dict[str, float]
+    worker: float
+    busy: float
+    stolen: float
+
+
+def capacity(worker: Worker, flow: Flow, turn: int) -> float:
+    """Return how many events/s come out of a running worker while more are sent than it can take.
+
+    Everything is on this machine: producer, broker, state store, worker and the consumer of the results.
+    """
+    flood = _play(worker, flow, turn, FLOOD_RATE, FLOOD_SECONDS)
+    return float(flood.due.size / (flood.due + flood.delay).max())
+
+
+def measure(worker: Worker, flow: Flow, turn: int, rate: float) -> Latency:
+    """Return the latencies of a running worker at `rate` events/s; raises BenchError for results that stay out.
+
+    Turns of one worker count up from 1: event times go on.
+    """
+    played = _play(worker, flow, turn, rate, WARMUP_SECONDS + MEASURED_SECONDS)
+    delay = played.delay[played.due >= WARMUP_SECONDS] * 1000
+    p50, p99, p999 = np.percentile(delay, [50, 99, 99.9]).tolist()
+    shares = (played.worker, played.busy, played.stolen)
+    return Latency(rate, delay.size, p50, p99, p999, float(delay.max()), played.late, *shares)
+
+
+def _play(worker: Worker, flow: Flow, turn: int, rate: float, seconds: float) -> _Turn:
     due = schedule(rate, seconds)
-    cpu = worker.cpu_seconds()
-    psutil.cpu_percent()  # counts from here
+    cpu, machine = worker.cpu_seconds(), psutil.cpu_times()
     with Processes(worker.log.parent, {}) as children:
         begin = time.time() + LEAD_SECONDS
-        arguments = (flow.kafka, flow.events, flow.partitions, rate, seconds, begin)
+        arguments = (flow.kafka, flow.events, flow.partitions, turn, rate, seconds, begin)
         producer = children.start("producer", "tests.bench.openloop", *map(str, arguments))
         seen = uvloop.run(_sink(flow, due.size, begin + seconds + GRACE_SECONDS, worker.check))
-        busy = psutil.cpu_percent() / 100
+        busy, stolen = _shares(machine, psutil.cpu_times())
         late = _finished(producer)
     if missing := int(np.isnan(seen).sum()):
         raise BenchError(
-            f"{worker.name}: {missing} of {due.size} scores missing {GRACE_SECONDS:.0f} s after the last event, at "
+            f"{worker.name}: {missing} of {due.size} results missing {GRACE_SECONDS:.0f} s after the last event, at "
             f"{rate:.0f} events/s on a machine {busy:.0%} busy"
         )
-    delay = ((seen - begin - due) * 1000)[due >= WARMUP_SECONDS]
-    p50, p99, p999 = np.percentile(delay, [50, 99, 99.9]).tolist()
     share = (worker.cpu_seconds() - cpu) / (LEAD_SECONDS + seconds)
-    return Latency(rate, delay.size, p50, p99, p999, float(delay.max()), late, share, busy)
+    return _Turn(due, seen - begin - due, late, share, busy, stolen)
+
+
+def _shares(before: Any, after: Any) -> tuple[float, float]:
+    """Return how much of all cores' time was not idle, and how much was stolen, between two readings."""
+    spent = {name: getattr(after, name) - getattr(before, name) for name in after._fields if "guest" not in name}
+    total = sum(spent.values())
+    return 1 - (spent["idle"] + spent.get("iowait", 0.0)) / total, spent.get("steal", 0.0) / total
 
 
 def _finished(producer: Process) -> dict[str, float]:
@@ -92,8 +130,8 @@ def _finished(producer: Process) -> dict[str, float]:
 async def _sink(flow: Flow, count: int, deadline: float, check: Callable[[], None]) -> NDArray[np.float64]:
     """Return when each new score came in (seconds since the epoch), NaN for those that did not.
 
-    It reads keys only, through the project's own batches: a heavier consumer would take the processor from what is
-    measured.
+    It reads no more than which event it was, through the project's own batches: a heavier consumer would take the
+    processor from what is measured.
     """
     seen = np.full(count, np.nan)
     left = count
@@ -107,7 +145,7 @@ async def _sink(flow: Flow, count: int, deadline: float, check: Callable[[], Non
             fetched = fetcher.take(partitions)
             now = time.time()
             for records, _ in fetched.values():
-                seen[[index_of(key) for key in records.keys()]] = now  # noqa: SIM118 - not a mapping
+                seen[[index_of(one) for one in flow.ids(records)]] = now
                 left -= len(records)
             if not fetched:
                 check()

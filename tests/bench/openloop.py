@@ -1,7 +1,8 @@
 """An open-loop producer in a process of its own: it sends by the clock, whatever the pipeline does.
 
-`python -m tests.bench.openloop KAFKA TOPIC PARTITIONS RATE SECONDS BEGIN`: Poisson arrivals at RATE events/s, from
-BEGIN (seconds since the epoch) on. The last line of its output is how late its sends were, in ms (p50, p99, max).
+`python -m tests.bench.openloop KAFKA TOPIC PARTITIONS TURN RATE SECONDS BEGIN`: Poisson arrivals at RATE events/s,
+from BEGIN (seconds since the epoch) on; their event times are later than those of the TURN before. The last line of its
+output is how late its sends were, in ms (p50, p99, max).
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from tests.bench.workload import START_MS, Workload, transactions
 
 SEED = 7
 TICK_SECONDS = 0.002
-AFTER_MS = START_MS + 90 * 86_400_000  # later than every event of the throughput parts
+TURN_MS = 90 * 86_400_000  # longer than the events of the throughput parts last, or those of a turn
 
 
 def schedule(rate: float, seconds: float) -> NDArray[np.float64]:
@@ -60,9 +61,9 @@ async def produce(
 
 def main(arguments: list[str]) -> None:
     """Produce as the arguments say."""
-    kafka, topic, partitions, rate, seconds, begin = arguments
+    kafka, topic, partitions, turn, rate, seconds, begin = arguments
     due = schedule(float(rate), float(seconds))
-    events = transactions(due.size, seed=SEED, start_ms=AFTER_MS)
+    events = transactions(due.size, seed=SEED, start_ms=START_MS + int(turn) * TURN_MS)
     late = uvloop.run(produce(kafka, topic, int(partitions), events, due + float(begin)))
     p50, p99 = np.percentile(late * 1000, [50, 99]).tolist()
     print(json.dumps({"p50": p50, "p99": p99, "max": float(late.max()) * 1000}))

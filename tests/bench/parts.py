@@ -2,7 +2,7 @@
 
 import time
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from itertools import pairwise
 from operator import add
@@ -20,14 +20,13 @@ from tests.bench.report import say
 from tests.bench.shadowed import SHADOWED, announce, check_shadow, learnt
 from tests.bench.throughput import Flow, Throughput, drain, drain_each
 from tests.bench.worker import Worker, running
-from tests.bench.workload import Workload
+from tests.bench.workload import Workload, id_of
 
 PARTITIONS = 4
 EVENTS = 600_000
 MIDDLE = EVENTS // 2  # 30 days of events before it, so that every window is full, and as many after it
 PASSTHROUGH_WARMUP = 50_000
 PLAIN_WARMUP, PLAIN_EVENTS = 2_000, 16_000
-MAX_RATE = 10_000.0  # events/s that producer, broker, worker and consumer manage together on two cores
 START_SECONDS = 60.0
 LEARNT_EVENTS = 100_000
 SHADOW_TURNS = 4  # alone, shadowed, and both again: the machine's speed changes with time
@@ -55,11 +54,14 @@ class Bench:
         """What the models have learnt that are announced."""
         return learnt(self.events.part(0, LEARNT_EVENTS))
 
-    def passthrough(self) -> Throughput:
-        """Consume and produce the same bytes."""
-        flow = self._flow("passthrough.in", "passthrough.out")
+    def passthrough(self, rate: float | None) -> tuple[Throughput, Latency | None]:
+        """Consume and produce the same bytes; then at `rate`, for what Kafka, producer and consumer take at least."""
+        topics = self._flow("passthrough.in", "passthrough.out")
+        flow = replace(topics, ids=lambda records: map(id_of, records.values()))
         with self._worker("passthrough") as worker:
-            return _said("passthrough", drain(worker, flow, self.events.part(0, PASSTHROUGH_WARMUP), self.events))
+            drained = drain(worker, flow, self.events.part(0, PASSTHROUGH_WARMUP), self.events)
+            _said("passthrough", drained)
+            return drained, None if rate is None else latency.measure(worker, flow, 1, rate)
 
     def plain(self) -> Throughput:
         """Process the first of the events that the pipeline is measured with in the tutorials' way."""
@@ -69,7 +71,7 @@ class Bench:
             warmup = self.events.part(MIDDLE - PLAIN_WARMUP, MIDDLE)
             return _said("plain", drain(worker, flow, warmup, self.events.part(MIDDLE, end)))
 
-    def pipeline(self) -> tuple[Throughput, Latency, Footprint]:
+    def pipeline(self) -> tuple[Throughput, float, Latency, Footprint]:
         """Process all events in both stages, then score a live stream at a quarter of the capacity.
 
         Everything is as by default: a learnt champion with reasons, and its challengers in its shadow.
@@ -84,9 +86,10 @@ class Bench:
             drained = drain(worker, flow, self.events.part(0, MIDDLE), self.events.part(MIDDLE, EVENTS))
             _said("pipeline", drained)
             states = footprint.footprint(self.servers.valkey.url, FRAUD.name, FRAUD.entities, empty)
-            rate = min(drained.per_core_second / 4, MAX_RATE)
-            say("latency", f"open loop at {rate:,.0f} events/s for {latency.MEASURED_SECONDS:.0f} s")
-            return drained, latency.measure(worker, flow, rate), states
+            capacity = latency.capacity(worker, flow, turn=1)
+            say("capacity", f"{capacity:,.0f} events/s with everything on this machine")
+            say("latency", f"open loop at a quarter of that for {latency.MEASURED_SECONDS:.0f} s")
+            return drained, capacity, latency.measure(worker, flow, 2, capacity / 4), states
 
     def shadows(self) -> tuple[Throughput, Throughput]:
         """Process events with a learnt champion alone and with two challengers in its shadow, in turn."""

@@ -10,11 +10,12 @@ So only the worker's own CPU seconds count, and all of them: the broker, Valkey 
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from tqdm import tqdm
 
+from streams.runtime.records import Records
 from tests.bench.feed import Counter, load
 from tests.bench.worker import BenchError, Worker
 from tests.bench.workload import Workload
@@ -24,14 +25,18 @@ STALL_SECONDS = 60.0
 POLL_SECONDS = 0.1
 
 
+Ids = Callable[[Records], Iterable[bytes | None]]
+
+
 @dataclass(frozen=True)
 class Flow:
-    """Where a worker reads and writes: one event in, one record out."""
+    """Where a worker reads and writes: one event in, one record out; and how `ids` finds the event of a record."""
 
     kafka: str
     events: str
     results: str
     partitions: int
+    ids: Ids = Records.keys
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,10 @@ class Payment(msgspec.Struct):
     label: int
 
 
+class _Id(msgspec.Struct):
+    event_id: str
+
+
 @dataclass(frozen=True)
 class Workload:
     """n events in time order: their customers' keys, their JSON, and the customer's number (int64[n])."""
@@ -64,6 +68,11 @@ class Workload:
 def customer_key(number: int) -> bytes:
     """Return the key of a customer's events."""
     return b"customer-%05d" % number
+
+
+def id_of(value: bytes | None) -> bytes:
+    """Return the id of the event that is written so."""
+    return msgspec.json.decode(value or b"", type=_Id).event_id.encode()
 
 
 def index_of(event_id: bytes | None) -> int:
