@@ -146,7 +146,7 @@ def create_app(
         broker_heartbeat_interval=heartbeat_interval,
         broker_request_timeout=max(session_timeout, rebalance_timeout) + 10.0,
         broker_commit_interval=3600.0,
-        consumer_auto_offset_reset="earliest",
+        consumer_auto_offset_reset="none",  # `open_at` seeks; a log that loses a position later ends the worker
         consumer_max_fetch_size=fetching.max_partition_bytes,
         agent_supervisor=CrashingSupervisor,
         stream_wait_empty=False,

@@ -25,10 +25,12 @@ import faust
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
+from mode import Service
 
 from streams.runtime.records import Records
 from streams.runtime.retrying import until_answered
 from streams.runtime.thread import ConsumerThread, Listener
+from streams.runtime.topics import KafkaUnavailable
 
 if TYPE_CHECKING:
     from streams.runtime.batches import BatchApp
@@ -47,6 +49,7 @@ EARLIEST = -1
 BATCHES_AHEAD = 2  # per partition: one being worked on, one that waits for it
 IDLE_POLL = 1.0  # seconds; data that arrives ends a poll at once
 HELD_POLL = 0.01  # seconds, while some partition is paused or has its batches ahead
+MEMBERSHIP_POLL = 1.0
 COMMIT_SECONDS = 2.0  # for what only lag tools read
 TELL_SECONDS = 10.0  # between two lines about offsets that are not committed
 
@@ -124,6 +127,17 @@ class BatchConsumer(driver.Consumer):
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, thread_loop=self.loop, beacon=self.beacon)
+
+    @Service.task
+    async def _watch_membership(self) -> None:
+        """End the worker that its group refuses: it would be no member for ever, and look alive."""
+        while not self.should_stop:
+            try:
+                self._thread.check()
+            except KafkaUnavailable as error:
+                await self.app.crash(error)
+                return
+            await self.sleep(MEMBERSHIP_POLL)
 
     # -- delivery
 

@@ -29,7 +29,7 @@ async def read_partition(
     consumer = AIOKafkaConsumer(
         **connection(kafka),
         enable_auto_commit=False,
-        auto_offset_reset="earliest",
+        auto_offset_reset="none",
         max_partition_fetch_bytes=16 * MB,
     )
     try:

@@ -11,13 +11,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import IllegalStateError
+from aiokafka.errors import IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from streams.features.table import StateRefused
 from streams.runtime.fetching import Fetched, RawFetcher
+from streams.runtime.topics import unavailable
 
 if TYPE_CHECKING:
     from streams.runtime.consumer import BatchConsumer
@@ -107,6 +108,14 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     def close_generation(self) -> None:
         self.generation += 1
         self.open = False
+
+    def check(self) -> None:
+        """Raise what the group refuses this member for, which aiokafka keeps until it is asked."""
+        try:
+            if self._consumer is not None:
+                self._consumer._coordinator.check_errors()
+        except KafkaError as error:
+            raise unavailable(self.consumer.app.kafka, error) from None
 
     async def poll(self, generation: int, ready: Collection[TP], timeout: float) -> Mapping[Any, Fetched]:
         with self._raw._subscriptions.fetch_context():

@@ -49,6 +49,8 @@ def unavailable(kafka: Kafka, error: Exception) -> KafkaUnavailable:
     why = (str(error) or type(error).__name__).splitlines()[0]
     if isinstance(error, NOT_ALLOWED) or "AuthorizationFailed" in why:  # kafka-python wraps some
         return KafkaUnavailable(f"HEADRACE_KAFKA_USER: Kafka at {kafka} does not allow this process that ({why})")
+    if isinstance(error, errors.InvalidSessionTimeoutError):
+        return KafkaUnavailable(f"HEADRACE_SESSION_SECONDS: Kafka at {kafka} does not allow a session of that length")
     return KafkaUnavailable(refusal(kafka) or f"Kafka at {kafka} does not answer ({why})")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from streams.settings.access import PLAINTEXT, Cassandra, CassandraAccess, Kafka, KafkaAccess
-from streams.settings.parsing import deployment, host, instance, key, name, port, positive, yes_or_no
+from streams.settings.parsing import TEN_YEARS, deployment, host, instance, key, name, port, positive, yes_or_no
 from streams.settings.reading import SettingsError, read, setting
 from streams.settings.redis_url import REDIS_OPTIONS, redis_url
 
@@ -33,17 +33,17 @@ class Settings:
     instance: str = setting("HEADRACE_INSTANCE", instance, "")
     publish: bool = setting("HEADRACE_PUBLISH", yes_or_no, False)
     model_key: bytes = setting("HEADRACE_MODEL_KEY", key, b"", secret=True)
-    replication: int = setting("HEADRACE_REPLICATION", positive(int), -1)
-    partitions: int = setting("HEADRACE_PARTITIONS", positive(int), 4)
+    replication: int = setting("HEADRACE_REPLICATION", positive(int, 32_767), -1)
+    partitions: int = setting("HEADRACE_PARTITIONS", positive(int, 65_536), 4)
     checkpoint_seconds: float = setting("HEADRACE_CHECKPOINT_SECONDS", positive(float), 0.5)
     snapshot_seconds: float = setting("HEADRACE_SNAPSHOT_SECONDS", positive(float), 2.0)
     entity_snapshot_seconds: float = setting("HEADRACE_ENTITY_SNAPSHOT_SECONDS", positive(float), 300.0)
-    session_seconds: float = setting("HEADRACE_SESSION_SECONDS", positive(float), 10.0)
+    session_seconds: float = setting("HEADRACE_SESSION_SECONDS", positive(float, 86_400), 10.0)
     label_wait_seconds: float = setting("HEADRACE_LABEL_WAIT_SECONDS", positive(float), 30.0)
     label_horizon_seconds: float | None = setting("HEADRACE_LABEL_HORIZON_SECONDS", positive(float), None)
     watermark_wait_seconds: float = setting("HEADRACE_WATERMARK_WAIT_SECONDS", positive(float), 60.0)
-    max_ahead_ms: int = setting("HEADRACE_MAX_AHEAD_MS", positive(int), 86_400_000)
-    max_entities: int = setting("HEADRACE_MAX_ENTITIES", positive(int), 1_000_000)
+    max_ahead_ms: int = setting("HEADRACE_MAX_AHEAD_MS", positive(int, 1000 * TEN_YEARS), 86_400_000)
+    max_entities: int = setting("HEADRACE_MAX_ENTITIES", positive(int, 10**12), 1_000_000)
     stall_seconds: float = setting("HEADRACE_STALL_SECONDS", positive(float), 60.0)
     metrics_host: str = setting("HEADRACE_METRICS_HOST", host, "127.0.0.1")
     metrics_port: int = setting("HEADRACE_METRICS_PORT", port, 0)

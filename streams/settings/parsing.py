@@ -2,18 +2,19 @@
 
 import ssl
 from collections.abc import Callable
-from math import inf
 from re import ASCII, fullmatch
 from typing import Any
 
+TEN_YEARS = 315_360_000  # seconds
 
-def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Return the parser of numbers of that kind above 0."""
+
+def positive(kind: Callable[[str], Any], most: int = TEN_YEARS) -> Callable[[str], Any]:
+    """Return the parser of numbers of that kind above 0 and up to `most`."""
 
     def parse(text: str) -> Any:
         value = kind(text)
-        if not 0 < value < inf:
-            raise ValueError("must be more than 0 and finite")
+        if not 0 < value <= most:
+            raise ValueError(f"must be more than 0 and at most {most}")
         return value
 
     return parse
@@ -40,6 +41,10 @@ def address(text: str) -> str:
     if not where or not number.isdigit():
         raise ValueError("must be HOST:PORT")
     port(number)
+    try:
+        where.encode("idna")  # as whoever connects does
+    except UnicodeError:
+        raise ValueError(f"{where} is no host's name") from None
     return text
 
 

@@ -32,6 +32,7 @@ def redis_url(text: str) -> str:
     try:
         parts = urlsplit(text)
         _ = parts.scheme in CLUSTERS or parts.port
+        (parts.hostname or "").encode("idna")
         options = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError:
         raise ValueError("is no URL: a wrong host, port or option (a password must be percent-encoded)") from None

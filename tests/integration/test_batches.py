@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from aiokafka.errors import OffsetOutOfRangeError
 from faust.types import TP
 from kafka import KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
@@ -406,6 +407,57 @@ def test_what_retention_has_removed_is_left_out(kafka, producer):
 
     asyncio.run(scenario())
     assert seen == [b"6", b"7", b"8", b"9"]
+
+
+def test_a_log_that_loses_what_is_to_be_read_next_ends_the_worker(kafka, producer):
+    """It is not read on elsewhere in silence: from its beginning, events that are folded already would come again."""
+    topic = new_topic(kafka)
+    for i in range(10):
+        producer.send(topic, value=b"%d" % i).get()
+    seen: list[bytes | None] = []
+
+    async def scenario() -> BaseException | None:
+        async def on_batch(batch: Batch) -> None:
+            if not seen:
+                admin = KafkaAdminClient(bootstrap_servers=kafka)
+                await asyncio.to_thread(admin.delete_records, {TopicPartition(topic, 0): 9})
+                admin.close()
+            seen.extend(batch.records.values())
+
+        fetching = Fetching(max_partition_bytes=1)  # one record each
+        app = create_app(f"group.{topic}", kafka, Ownership(nowhere), fetching, session_timeout=6)
+        app.on_batch(topic, "reading")(on_batch)
+        async with started(app):
+            await asyncio.wait_for(app.wait_until_stopped(), 20)
+            return app.crash_reason
+
+    reason = asyncio.run(scenario())
+    assert isinstance(reason, OffsetOutOfRangeError)
+    assert topic in str(reason)
+    assert b"9" not in seen
+
+
+@pytest.mark.parametrize("seconds", [0.5, 3600.0])
+def test_a_session_that_kafka_does_not_allow_is_one_clear_line(kafka, seconds):
+    """The worker ends and names the setting; it would be no member for ever, and look alive."""
+    topic = new_topic(kafka)
+
+    async def scenario() -> BaseException | None:
+        app = create_app(f"group.{topic}", kafka, Ownership(nowhere), session_timeout=seconds, rebalance_timeout=1)
+        app.on_batch(topic, "reading")(ignored)
+        async with started(app):
+            await asyncio.wait_for(app.wait_until_stopped(), 20)
+            return app.crash_reason
+
+    assert str(asyncio.run(scenario())).startswith("HEADRACE_SESSION_SECONDS: Kafka at ")
+
+
+async def nowhere(_: set[TP]) -> dict[TP, int]:
+    return {}
+
+
+async def ignored(_: Batch) -> None:
+    return
 
 
 # The worker under test
