@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 
@@ -16,7 +16,7 @@ from streams.agents.stage import StageAgent
 from streams.decisions.lists import EntityLists
 from streams.metrics import Metrics
 from streams.runtime import faults
-from streams.runtime.batches import BatchApp, Ownership, create_app
+from streams.runtime.batches import EARLIEST, Batch, BatchApp, Handler, Ownership, create_app
 from streams.runtime.checkpoint import OwnedPartition, checkpoint_all, evict_all
 from streams.runtime.health import Health, Standing
 from streams.runtime.monitor import Monitor
@@ -32,6 +32,7 @@ from streams.usecases import UseCase
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 1.0
+ROOM_SECONDS = 0.05  # between two looks for room
 
 
 class StageWorker:
@@ -66,7 +67,7 @@ class StageWorker:
             self._inputs |= {
                 usecase.states(stage, number): TP(agent.topic.name, number) for number in range(agent.topic.partitions)
             }
-            self.app.on_batches(agent.topic.name, name=stage.entity)(agent.on_batches)
+            self.app.on_batches(agent.topic.name, name=stage.entity)(self._with_room(agent))
         sources = [agent.topic for agent in self._agents.values()]
         self._monitor = Monitor(self.health, settings.kafka, sources, self._standings, {"redis": self._store.ping})
         self._models = ModelFeed(usecase, settings.kafka, topics, settings.signing_key(), metrics, self._swap)
@@ -125,6 +126,20 @@ class StageWorker:
         faults.point("assigned")
         log.info("ready, with %d partitions", len(partitions))
 
+    def _with_room(self, agent: StageAgent) -> Handler:
+        """Return the agent's handler, which waits while there are far too many entities in memory.
+
+        None can be evicted before it is kept: while Redis is away, new ones would fill the memory.
+        """
+
+        async def on_batches(batches: Sequence[Batch]) -> None:
+            most = self._settings.max_entities * 5 // 4
+            while not self.app.should_stop and sum(len(one.table) for one in self._owned()) > most:  # noqa: ASYNC110
+                await asyncio.sleep(ROOM_SECONDS)
+            await agent.on_batches(batches)
+
+        return on_batches
+
     def _owned(self) -> list[OwnedPartition]:
         return [owned for agent in self._agents.values() for owned in agent.owned.values()]
 
@@ -133,14 +148,14 @@ class StageWorker:
         await self._commit()
 
     async def _commit(self) -> None:
-        """Step 5: tell Kafka what is kept, which only lag tools read."""
+        """Step 5: tell Kafka what is kept."""
+        reached = self.app.reached()
         kept = {
-            TP(agent.topic.name, partition): owned.kept_offset
+            tp: owned.done(reached.get(tp, EARLIEST))
             for agent in self._agents.values()
-            for partition, owned in agent.owned.items()
-            if owned.kept_offset >= 0
+            for tp, owned in ((TP(agent.topic.name, partition), one) for partition, one in agent.owned.items())
         }
-        await self.app.commit_positions(kept)
+        await self.app.commit_positions({tp: offset for tp, offset in kept.items() if offset >= 0})
         faults.point("committed")
 
     async def _checkpoint_in_turn(self) -> None:

@@ -18,7 +18,7 @@ from streams.runtime.connection import credentials
 from streams.runtime.consumer import EARLIEST, Batch, BatchConsumer, Fetching, Handler, Ownership
 from streams.settings import Kafka
 
-__all__ = ["EARLIEST", "Batch", "BatchApp", "Fetching", "Ownership", "create_app"]
+__all__ = ["EARLIEST", "Batch", "BatchApp", "Fetching", "Handler", "Ownership", "create_app"]
 
 
 class _Transport(driver.Transport):

@@ -8,7 +8,7 @@ The order of effects, and what a crash after each step leaves behind:
 3. Kafka acknowledges every output handed over so far: the same;
 4. one write under the owner's epoch keeps states, offset and marks: the next owner resumes after the batch.
    A worker that has lost the partition is fenced here, and nothing of it is kept;
-5. the offset is committed to Kafka, for lag tools only.
+5. the offset is committed to Kafka: no worker goes on from it, but lag tools, the join's patience and a switchover do.
 """
 
 import asyncio
@@ -193,6 +193,15 @@ class OwnedPartition:
         faults.point("kept")
         self.kept_offset = offset
         return len(states)
+
+    def done(self, reached: int) -> int:
+        """Return the offset before which everything is kept, -1 for none; `reached` is how far the input is done.
+
+        That may be past what has been folded: the end of a transaction is no record.
+        """
+        if (self.gate and self.gate.held) or not 0 <= self.kept_offset == self.next_offset:
+            return self.kept_offset
+        return max(self.kept_offset, reached)
 
     async def evict(self, limit: int) -> int:
         """Drop clean entities from memory until `limit` are left; return how many went.

@@ -157,6 +157,8 @@ class Sender:
             waiting = self._queue._batches.get(target)
             batch = waiting[-1] if waiting else None
             if batch is None or not isinstance(batch._builder, _Gathering) or not batch._builder.fits(piece):
+                if batch is not None and isinstance(batch._builder, _Gathering):
+                    batch._builder._build()  # it is full, and lets go of buffers that other partitions share
                 batch = self._append(_Gathering(), target)
             batch._builder.gather(piece)
             self._count(batch.future, piece.size)

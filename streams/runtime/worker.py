@@ -87,16 +87,16 @@ class Repeated(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._told_at: dict[str, float] = {}
+        self._told_at: dict[tuple[str, int], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Say whether a record is worth telling."""
         if not record.name.startswith("aiokafka"):
             return True
-        message = str(record.msg)
-        if abs(record.created - self._told_at.get(message, float("-inf"))) < TELL_SECONDS:
+        place = record.name, record.lineno
+        if abs(record.created - self._told_at.get(place, float("-inf"))) < TELL_SECONDS:
             return False
-        self._told_at[message] = record.created
+        self._told_at[place] = record.created
         return True
 
 

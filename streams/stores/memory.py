@@ -78,8 +78,8 @@ class MemoryStateStore:
         kept = self._owned(partition, epoch)
         self.kept[partition] = replace(kept, recent=frozenset(), old=kept.old | kept.recent)
 
-    async def changed(self, partition: str, recent: bool, cursor: int = 0) -> tuple[int, list[bytes]]:
-        kept = self.kept.get(partition, NOTHING)
+    async def changed(self, partition: str, epoch: int, recent: bool, cursor: int = 0) -> tuple[int, list[bytes]]:
+        kept = self._owned(partition, epoch)
         return 0, sorted(kept.recent if recent else kept.old)[cursor:]
 
     async def end_round(self, partition: str, epoch: int) -> None:

@@ -116,14 +116,16 @@ class RedisStateStore:
         values: list[int | str] = [epoch, hold.token, hold.kept, self._ttl]
         await self._owned(partition, epoch, scripts.BEGIN_ROUND, [_checkpoint(partition), *changed], values)
 
-    async def changed(self, partition: str, recent: bool, cursor: int = 0) -> tuple[int, list[bytes]]:
-        hold = self._holds.get(partition, Hold())
+    async def changed(self, partition: str, epoch: int, recent: bool, cursor: int = 0) -> tuple[int, list[bytes]]:
+        hold = self._hold(partition, epoch)
         key = _changed(partition, hold.generation, recent)
         (then, entities), run = await self._nodes.asked(partition, lambda redis: _page(redis, key, cursor))
         if cursor and run != hold.scanned:
             # A cursor means something to the process alone that gave it; another would pass entities over.
             raise StoreUnavailable(f"{partition}: Redis has been started, or taken over from, between two pages")
         hold.scanned = run
+        # Who owns the partition after it was read has read of its own round.
+        await self._owned(partition, epoch, scripts.LOAD, [_checkpoint(partition)], [epoch, hold.token, hold.kept])
         return int(then), list(entities)
 
     async def end_round(self, partition: str, epoch: int) -> None:

@@ -101,7 +101,7 @@ class SnapshotStore:
             await self._snapshots.header(partition)  # no round is begun that has nowhere to write
         begun, written = _kept(partition, ours).position, 0
         await self._store.begin_round(partition, ours.epoch)
-        async for entities in self._changed(partition, recent=False, most=PAGE):
+        async for entities in self._changed(partition, ours.epoch, recent=False, most=PAGE):
             async with ours.saving:
                 position, states = _kept(partition, ours).position, await self._states(partition, ours, entities)
             await self._snapshots.write(partition, position, states)
@@ -111,14 +111,14 @@ class SnapshotStore:
             header = _kept(partition, ours)
             rest = [
                 await self._states(partition, ours, entities)
-                async for entities in self._changed(partition, recent=True, most=PAGE)
+                async for entities in self._changed(partition, ours.epoch, recent=True, most=PAGE)
             ]
         for states in rest:
             await self._snapshots.write(partition, header.position, states)
             written += len(states)
         await self._snapshots.conclude(partition, header)
         ours.archived = header.position
-        async for entities in self._changed(partition, recent=False, most=PRUNED):
+        async for entities in self._changed(partition, ours.epoch, recent=False, most=PRUNED):
             await self._snapshots.prune(partition, begun, entities)
             await asyncio.sleep(PAUSE)
         await self._store.end_round(partition, ours.epoch)
@@ -177,11 +177,11 @@ class SnapshotStore:
             self._on_progress()
         return count
 
-    async def _changed(self, partition: str, recent: bool, most: int) -> AsyncIterator[list[bytes]]:
+    async def _changed(self, partition: str, epoch: int, recent: bool, most: int) -> AsyncIterator[list[bytes]]:
         """Yield the entities of a round, in pages."""
         cursor = -1
         while cursor:
-            cursor, entities = await self._store.changed(partition, recent, max(cursor, 0))
+            cursor, entities = await self._store.changed(partition, epoch, recent, max(cursor, 0))
             for start in range(0, len(entities), most):
                 yield entities[start : start + most]
 

@@ -134,8 +134,11 @@ class TrackingStore(StateStore, Protocol):
     async def begin_round(self, partition: str, epoch: int) -> None:
         """Make what was noted so far the old ones. Raises Fenced."""
 
-    async def changed(self, partition: str, recent: bool, cursor: int = 0) -> tuple[int, list[bytes]]:
-        """Return some recent or else old entities, maybe some of them again, and where to go on, 0 at the end."""
+    async def changed(self, partition: str, epoch: int, recent: bool, cursor: int = 0) -> tuple[int, list[bytes]]:
+        """Return some recent or else old entities, maybe some of them again, and where to go on, 0 at the end.
+
+        Raises Fenced: what the next owner notes is of another round.
+        """
 
     async def end_round(self, partition: str, epoch: int) -> None:
         """Forget the old ones. Raises Fenced."""

@@ -459,10 +459,10 @@ def test_who_owns_nothing_sets_nothing_aside(run: Run) -> None:
     run(scenario)
 
 
-async def changed(store: TrackingStore, partition: str, recent: bool) -> set[bytes]:
-    cursor, found = await store.changed(partition, recent)
+async def changed(store: TrackingStore, partition: str, epoch: int, recent: bool) -> set[bytes]:
+    cursor, found = await store.changed(partition, epoch, recent)
     while cursor:
-        cursor, more = await store.changed(partition, recent, cursor)
+        cursor, more = await store.changed(partition, epoch, recent, cursor)
         found += more
     return set(found)
 
@@ -473,17 +473,17 @@ def test_changes_are_noted_for_the_archive(run: Run) -> None:
     async def scenario(store: TrackingStore, partition: str) -> None:
         epoch = (await store.claim(partition)).epoch
         await store.begin_round(partition, epoch)
-        assert await changed(store, partition, recent=False) == set()
+        assert await changed(store, partition, epoch, recent=False) == set()
         await store.save(partition, epoch, Checkpoint(1, b""), [(id_, b"1") for id_ in IDS])
         await store.save(partition, epoch, Checkpoint(2, b""), [(b"a", b"2")])
-        assert await changed(store, partition, recent=True) == set(IDS)
+        assert await changed(store, partition, epoch, recent=True) == set(IDS)
         await store.begin_round(partition, epoch)
         await store.save(partition, epoch, Checkpoint(3, b""), [(b"a", b"3"), (b"z", b"3")])
-        assert await changed(store, partition, recent=False) == set(IDS)
-        assert await changed(store, partition, recent=True) == {b"a", b"z"}
+        assert await changed(store, partition, epoch, recent=False) == set(IDS)
+        assert await changed(store, partition, epoch, recent=True) == {b"a", b"z"}
         await store.end_round(partition, epoch)
-        assert await changed(store, partition, recent=False) == set()
-        assert await changed(store, partition, recent=True) == {b"a", b"z"}
+        assert await changed(store, partition, epoch, recent=False) == set()
+        assert await changed(store, partition, epoch, recent=True) == {b"a", b"z"}
 
     run(scenario)
 
@@ -502,8 +502,10 @@ def test_a_round_that_was_broken_off_is_part_of_the_next(run: Run) -> None:
             with pytest.raises(Fenced):
                 await call(partition, epoch)
         await store.begin_round(partition, owner)
-        assert await changed(store, partition, recent=False) == {id_ for id_, _ in many} | {b"z"}
-        assert await changed(store, partition, recent=True) == set()
+        assert await changed(store, partition, owner, recent=False) == {id_ for id_, _ in many} | {b"z"}
+        assert await changed(store, partition, owner, recent=True) == set()
+        with pytest.raises(Fenced):  # these are another's: a former owner would delete what they need
+            await changed(store, partition, epoch, recent=False)
 
     run(scenario)
 
@@ -521,7 +523,7 @@ def test_states_that_were_put_count_with_the_next_checkpoint(run: Run) -> None:
         await store.save(partition, claim.epoch, Checkpoint(7, b"m", 9), [])
         with pytest.raises(Fenced):
             await store.put(partition, broken_off, [(b"a", b"1")])
-        assert await changed(store, partition, recent=True) == set()
+        assert await changed(store, partition, claim.epoch, recent=True) == set()
         claim = await store.claim(partition)
         assert claim.checkpoint == Checkpoint(7, b"m", 9)
         assert await store.load(partition, claim.epoch, [b"a", b"b"]) == [b"2", None]
@@ -669,8 +671,8 @@ def test_a_redis_that_is_busy_is_waited_for(valkey_server: str) -> None:
             with pytest.raises(StoreUnavailable, match="BUSY"):
                 await store.load(partition, epoch, [b"a"])
             with pytest.raises(StoreUnavailable, match="BUSY"):
-                await store.changed(partition, recent=True)
-        assert await changed(store, partition, recent=True) == {b"a"}
+                await store.changed(partition, epoch, recent=True)
+        assert await changed(store, partition, epoch, recent=True) == {b"a"}
         await store.close()
 
     asyncio.run(asyncio.wait_for(scenario(), 30))

@@ -149,7 +149,7 @@ def test_a_scan_that_a_failover_cuts_in_two_is_broken_off(cluster: ValkeyCluster
     async def scenario(store: RedisStateStore) -> None:
         epoch = (await store.claim(partition)).epoch
         await store.save(partition, epoch, Checkpoint(1, b""), states)
-        cursor, found = await store.changed(partition, recent=True)
+        cursor, found = await store.changed(partition, epoch, recent=True)
         assert cursor
         assert len(found) < len(states)
         assert within(PATIENCE, lambda: bool(master.asked("WAIT", 1, 1000)))
@@ -159,12 +159,12 @@ def test_a_scan_that_a_failover_cuts_in_two_is_broken_off(cluster: ValkeyCluster
         while "between two pages" not in said:
             assert time.monotonic() < deadline, said
             with pytest.raises(StoreUnavailable) as caught:
-                await store.changed(partition, True, cursor)
+                await store.changed(partition, epoch, True, cursor)
             said = str(caught.value)
             await asyncio.sleep(0.1)
         pages, cursor = set[bytes](), -1
         while cursor:
-            cursor, found = await store.changed(partition, True, max(cursor, 0))
+            cursor, found = await store.changed(partition, epoch, True, max(cursor, 0))
             pages |= set(found)
         assert pages == {entity for entity, _ in states}
 

@@ -1,6 +1,10 @@
 """The worker around its app: what it opened is closed, and it shows what it owns, not what it owned."""
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaError
@@ -9,6 +13,7 @@ from faust.types import TP
 from infra.local.ports import free_port
 from streams.app import StageWorker
 from streams.metrics import Metrics
+from streams.runtime.batches import Batch
 from streams.settings import Settings
 from streams.stores.memory import MemoryStateStore
 from streams.stores.state import Claim
@@ -96,5 +101,31 @@ def test_a_claim_that_is_cut_short_leaves_nothing_claimed() -> None:
         with pytest.raises(asyncio.CancelledError):
             await claim
         assert not agents[0].owned
+
+    asyncio.run(scenario())
+
+
+def test_far_too_many_entities_hold_up_the_next_batch() -> None:
+    """None of them can be evicted while Redis is away; once there is room the batch is worked on."""
+    worked = list[object]()
+
+    class Agent:
+        def __init__(self) -> None:
+            self.owned = {0: SimpleNamespace(table=[None] * 20)}
+
+        async def on_batches(self, batches: Sequence[Batch]) -> None:
+            worked.append(batches)
+
+    async def scenario() -> None:
+        worker, _ = built()
+        worker._settings = replace(worker._settings, max_entities=10)
+        agent: Any = Agent()
+        worker._agents = {"topic": agent}
+        handling = asyncio.create_task(worker._with_room(agent)([]))
+        await asyncio.sleep(0)
+        assert not worked
+        agent.owned[0].table.clear()
+        await asyncio.wait_for(handling, 10)
+        assert len(worked) == 1
 
     asyncio.run(scenario())

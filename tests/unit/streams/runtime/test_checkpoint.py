@@ -339,6 +339,22 @@ def test_an_entity_that_left_the_memory_comes_back() -> None:
     run(scenario)
 
 
+def test_what_is_done_may_be_past_the_last_record() -> None:
+    """The end of a transaction is no record: where all is kept, it counts as done; else the checkpoint counts."""
+
+    async def scenario() -> None:
+        owned, sender = await owner(WatchedStore()), sending()
+        assert owned.done(3) == -1
+        await fold(owned, 2, b"a")
+        assert owned.done(3) == -1
+        await owned.checkpoint(sender)
+        assert (owned.done(-1), owned.done(2), owned.done(3)) == (2, 2, 3)
+        await fold(owned, 5, b"a")
+        assert owned.done(6) == 2
+
+    run(scenario)
+
+
 def test_a_damaged_state_is_named() -> None:
     """A state that does not load stops the worker, saying in which partition and why, but not whose it is."""
 

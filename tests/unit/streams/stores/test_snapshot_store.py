@@ -326,6 +326,37 @@ def test_a_former_owner_archives_nothing() -> None:
     run(scenario)
 
 
+def test_a_former_owner_deletes_nothing() -> None:
+    """One that is still pruning when another has begun a round is told so before it takes the other's for its own."""
+
+    async def scenario() -> None:
+        scene = Scene(1)
+        await scene.start()
+        scene.pay(PAYMENTS[:4])
+        await scene.finish()
+        await scene.archive()
+        scene.pay(PAYMENTS[4:8])
+        await scene.finish()
+        (name,) = names(scene.world.agents[0])
+        concluded = scene.snapshots.conclude
+
+        async def then_another_takes_over(partition: str, header: Checkpoint) -> None:
+            await concluded(partition, header)
+            epoch = (await scene.redis.claim(partition)).epoch
+            everyone = [(entity, b"newer") for entity in scene.snapshots.states[partition]]
+            await scene.redis.save(partition, epoch, Checkpoint(100, b"", 100), everyone)
+            await scene.redis.begin_round(partition, epoch)
+
+        scene.snapshots.conclude = then_another_takes_over  # type: ignore[method-assign]
+        before = {entity: len(states) for entity, states in scene.snapshots.states[name].items()}
+        with pytest.raises(Fenced):
+            await scene.store.archive(name)
+        after = {entity: len(states) for entity, states in scene.snapshots.states[name].items()}
+        assert all(after[entity] >= count > 0 for entity, count in before.items())
+
+    run(scenario)
+
+
 def test_a_save_in_doubt_is_waited_out() -> None:
     """It may have been kept or not, so of what position the states are cannot be said; the next save tells."""
 
