@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from infra.local import LocalServers
+from infra.local.cluster import LocalCluster, ValkeyCluster
 from infra.processes import Process, Processes
 from streams.usecases import FRAUD
-from tests.chaos import faults
+from tests.chaos import faults, members
 from tests.chaos.campaign import Campaign, Plan
 from tests.chaos.faults import CAMPAIGN, HISTORY, KILL, LEARNER, ZOMBIE, Fault, World
 from tests.chaos.fleet import End, Fleet, NotDone
+from tests.chaos.members import BOTH, BROKER, HANGS, MASTER
 from tests.chaos.verdict import Verdict, judge_ends
 
 LINE = "2026-01-31 12:00:00,000 ERROR streams.runtime.worker: worker fraud-stages ends"
@@ -74,7 +76,9 @@ def idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     return World(LocalServers(tmp_path / "servers"), FRAUD.topics(2).scores, fleet, random.Random(1))
 
 
-@pytest.mark.parametrize("fault", [KILL, LEARNER, HISTORY, ZOMBIE], ids=lambda fault: fault.name)
+@pytest.mark.parametrize(
+    "fault", [KILL, LEARNER, HISTORY, ZOMBIE, BROKER, MASTER, BOTH, *HANGS], ids=lambda fault: fault.name
+)
 def test_nothing_is_broken_that_is_not_at_work(idle: World, fault: Fault) -> None:
     """The fault says so, and does not count as one."""
     with pytest.raises(NotDone, match="not all was ready and events scored within"):
@@ -87,6 +91,18 @@ def test_only_what_is_ready_is_killed_or_suspended(idle: World) -> None:
     for take in (idle.fleet.kill, idle.fleet.suspend):
         with pytest.raises(NotDone, match="no worker is ready"):
             take("worker", idle.chance)
+
+
+def test_a_cluster_that_is_not_whole_again_is_no_fault_done(
+    idle: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes next would break what is broken."""
+    monkeypatch.setattr(members, "BACK_SECONDS", 0.2)
+    monkeypatch.setattr(members, "AWAY_SECONDS", 0.0)
+    monkeypatch.setattr(ValkeyCluster, "formed", lambda _: False)
+    idle.servers = LocalCluster(tmp_path / "cluster")
+    with pytest.raises(NotDone, match="the Redis Cluster was not whole again"):
+        members._away(idle)
 
 
 def test_a_fault_that_was_not_done_fails_the_campaign(idle: World, tmp_path: Path) -> None:
