@@ -4,6 +4,7 @@ The workers are kept running as an orchestrator would, and go on from one test t
 """
 
 import random
+import signal
 import time
 from collections.abc import Iterator
 
@@ -82,6 +83,21 @@ class World:
         assert within(PATIENCE, lambda: len(self.fleet.ends) > since), self.told()
         return " / ".join(end.why for end in self.fleet.ends[since:])
 
+    def suspend_with_work(self) -> Process:
+        """Suspend the worker at a moment when it has scored what it has not kept; another takes its place."""
+        (worker,) = self.fleet.running("worker")
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            self.pay()
+            ids = {event.event_id.encode() for event in self.sent}
+            while self.scored() != ids:
+                assert time.monotonic() < deadline, self.told()
+            worker.signal(signal.SIGSTOP)
+            if kept_states(self.valkey.url) != expected(self.sent)[1]:
+                return self.fleet.suspend("worker", self.chance)
+            worker.signal(signal.SIGCONT)
+            assert time.monotonic() < deadline, "whenever it stops, it has kept everything"
+
     def close(self) -> None:
         self._scores.close()
 
@@ -142,19 +158,19 @@ def test_a_worker_that_wakes_late_is_fenced(world: World) -> None:
     """Suspended until its partitions are another's: what it still does changes no state, and it ends."""
     world.worked()
     ends = len(world.fleet.ends)
-    world.pay()  # it holds some of these when its clock stops
-    zombie: Process = world.fleet.suspend("worker", world.chance)
+    zombie = world.suspend_with_work()
     try:
         assert within(PATIENCE, world.fleet.ready), world.told()
         world.pay()
         world.holds()
     finally:
         world.fleet.wake(zombie)
-    within(15, lambda: not zombie.alive)
-    world.fleet.dismiss("worker", zombie)  # if it has found its partitions gone, and joined again
+    assert within(PATIENCE, lambda: not zombie.alive), world.told()
+    assert world.fleet.dismiss("worker", zombie)
+    assert " is over" in world.ended(ends)
     world.pay()
     world.holds()
-    assert all(" is over" in end.why for end in world.fleet.ends[ends:]), world.told()
+    assert [end.name for end in world.fleet.ends[ends:]] == [zombie.name], world.told()
 
 
 def test_workers_come_and_go_without_a_trace(world: World) -> None:
