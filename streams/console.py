@@ -2,7 +2,12 @@
 
 import os
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import wraps
+from typing import ParamSpec
+
+P = ParamSpec("P")
 
 
 def printable(text: str) -> str:
@@ -26,6 +31,24 @@ def refuse(error: Exception, code: int) -> int:
     """Say on stderr why nothing was done, in one line, and return the exit code."""
     print(f"error: {error}", file=sys.stderr)
     return code
+
+
+def ends_quietly(main: Callable[P, int]) -> Callable[P, int]:
+    """Have a command end without a traceback by Ctrl-C (130) and where nobody reads on what it says (`| head`)."""
+
+    @wraps(main)
+    def ended(*args: P.args, **kwargs: P.kwargs) -> int:
+        code = 0
+        try:
+            code = main(*args, **kwargs)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            leave_closed_pipe()
+        except KeyboardInterrupt:
+            return 130
+        return code
+
+    return ended
 
 
 def leave_closed_pipe() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from streams.console import ends_quietly
 from streams.metrics import Metrics
 from streams.runtime import faults
 from streams.runtime.batches import BatchApp
@@ -32,6 +33,7 @@ class Worker(Protocol):
 Build = Callable[[UseCase, Settings, Metrics], Worker]
 
 
+@ends_quietly
 def serve(name: str, description: str, build: Build) -> int:
     """Run `python -m services.NAME USECASE` until it is stopped (0), fails (1) or finds a setting wrong (2)."""
     parser = argparse.ArgumentParser(prog=f"python -m services.{name}", description=description)

@@ -15,7 +15,7 @@ from services.backfill.keep import AlreadyThere, keep
 from services.backfill.log import read_log
 from services.backfill.past import Past, fold
 from streams.arguments import argument
-from streams.console import refuse
+from streams.console import ends_quietly, refuse
 from streams.features.seen import Seen
 from streams.models.lessons import Lessons
 from streams.runtime.producer import Producer
@@ -27,6 +27,7 @@ from streams.stores.state import Fenced, StoreRefused, StoreUnavailable
 from streams.usecases import USECASES, UseCase
 
 
+@ends_quietly
 def main(arguments: list[str] | None = None) -> int:
     """Backfill as told; the exit code is 0 once the deployment's workers may be started."""
     options = _parser().parse_args(arguments)
@@ -43,8 +44,6 @@ def main(arguments: list[str] | None = None) -> int:
         return refuse(error, 2)
     except (KafkaUnavailable, TopicMismatch, AlreadyThere, StoreUnavailable, StoreRefused, Fenced) as error:
         return refuse(error, 1)
-    except KeyboardInterrupt:
-        return 130
     models = ", ".join(learner.model_id for learner in past.learners.values())
     print(
         f"{usecase.full_name}: {past.from_file} events of the file, {past.from_log} of Kafka, {past.labelled} labels "

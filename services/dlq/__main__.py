@@ -16,7 +16,7 @@ from services.dlq.letter import DONE, standing
 from services.dlq.log import Choice, DeadLetterLog
 from services.dlq.replay import Replay
 from streams.arguments import argument
-from streams.console import leave_closed_pipe, refuse
+from streams.console import ends_quietly, refuse
 from streams.runtime.records import CorruptRecordsError
 from streams.runtime.sender import Sender, UndeliveredError
 from streams.runtime.topics import KafkaUnavailable, TopicMismatch, answering, create_topics
@@ -35,6 +35,7 @@ class NotThere(Exception):
     """There is no such letter."""
 
 
+@ends_quietly
 def main(arguments: list[str] | None = None) -> int:
     """List, show or replay as told; the exit code is 0 if that could be done."""
     given = sys.argv[1:] if arguments is None else arguments
@@ -43,15 +44,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(given)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what matters of its warnings is in the errors raised
     try:
-        asyncio.run(Tool(options, Settings.read(os.environ)).run())
+        tool = Tool(options, Settings.read(os.environ))
+        if options.command == "replay":
+            tool.create()
+        asyncio.run(tool.run())
     except SettingsError as error:
         return refuse(error, 2)
     except (KafkaUnavailable, TopicMismatch, UndeliveredError, CorruptRecordsError, NotThere) as error:
         return refuse(error, 1)
-    except BrokenPipeError:  # `list | head`
-        leave_closed_pipe()
-    except KeyboardInterrupt:
-        return 130
     return 0
 
 
@@ -65,6 +65,10 @@ class Tool:
         self._topics = {topic.name: topic for topic in topics.taking_back}
         self._all, self._dlq = topics, topics.dlq
         self._log = DeadLetterLog(settings.kafka, topics.dlq)
+
+    def create(self) -> None:
+        """Create the topics that are missing; blocks. To be called before a replay."""
+        create_topics(self._kafka, self._all)
 
     async def run(self) -> None:
         """Carry the command out; raises KafkaUnavailable, TopicMismatch, UndeliveredError, NotThere."""
@@ -105,7 +109,6 @@ class Tool:
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await asyncio.to_thread(create_topics, self._kafka, self._all)
         replayed = await self._log.replayed(choice)
         sender = Sender(self._kafka, "dlq-replay")
         replay = Replay(sender, self._dlq.name, self._topics, replayed, options.force)

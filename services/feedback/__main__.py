@@ -9,6 +9,7 @@ import sys
 from aiokafka.errors import KafkaError
 
 from services.feedback.worker import Feedback
+from streams.console import ends_quietly
 from streams.metrics import Metrics
 from streams.runtime.topics import KafkaUnavailable, TopicMismatch, create_topics, unavailable
 from streams.runtime.watchdog import Watchdog
@@ -16,6 +17,7 @@ from streams.settings import Settings, SettingsError
 from streams.usecases import USECASES
 
 
+@ends_quietly
 def main(arguments: list[str] | None = None) -> int:
     """Serve until stopped (0); 1 where Kafka is out of reach, 2 where a setting is wrong."""
     usecase = USECASES[_parser().parse_args(arguments).usecase]

@@ -5,6 +5,7 @@ import asyncio
 import os
 import sys
 
+from streams.console import ends_quietly
 from streams.runtime.topics import KafkaUnavailable, TopicMismatch, create_topics
 from streams.settings import Settings, SettingsError
 from streams.stores.cassandra import CassandraHistory
@@ -12,6 +13,7 @@ from streams.stores.history import StoreUnreachable
 from streams.usecases import USECASES, UseCase
 
 
+@ends_quietly
 def main(arguments: list[str] | None = None) -> int:
     """Create what is missing: 0 once everything is there, 1 where a server refuses, 2 where a setting is wrong."""
     usecase = USECASES[_parser().parse_args(arguments).usecase]

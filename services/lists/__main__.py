@@ -10,7 +10,7 @@ import time
 
 from services.lists.log import ListLog
 from streams.arguments import argument
-from streams.console import leave_closed_pipe, printable, refuse
+from streams.console import ends_quietly, printable, refuse
 from streams.decisions.policy import ALLOW, BLOCK
 from streams.runtime.sender import UndeliveredError
 from streams.runtime.topics import KafkaUnavailable, TopicMismatch
@@ -25,6 +25,7 @@ COMMANDS = {
 LONGEST_ID, LONGEST_REASON = 128, 1000
 
 
+@ends_quietly
 def main(arguments: list[str] | None = None) -> int:
     """Do as told; the exit code is 0 if Kafka has it, 1 if not, 2 for a wrong setting or argument."""
     given = sys.argv[1:] if arguments is None else arguments
@@ -37,20 +38,18 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"argument ENTITY: '{options.entity}': {options.usecase} has {', '.join(entities)}")
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what matters of its warnings is in the errors raised
     try:
-        asyncio.run(_run(options, Settings.read(os.environ)))
+        settings = Settings.read(os.environ)
+        log = ListLog(settings.kafka, USECASES[options.usecase].topics(settings.partitions).lists)
+        log.create()
+        asyncio.run(_run(options, log))
     except SettingsError as error:
         return refuse(error, 2)
     except (KafkaUnavailable, TopicMismatch, UndeliveredError) as error:
         return refuse(error, 1)
-    except BrokenPipeError:  # `show | head`
-        leave_closed_pipe()
-    except KeyboardInterrupt:
-        return 130
     return 0
 
 
-async def _run(options: argparse.Namespace, settings: Settings) -> None:
-    log = ListLog(settings.kafka, USECASES[options.usecase].topics(settings.partitions).lists)
+async def _run(options: argparse.Namespace, log: ListLog) -> None:
     if options.command == "show":
         await _show(log, options.json)
         return

@@ -1,6 +1,5 @@
 """The topic of lists as this tool reads and writes it."""
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -27,9 +26,12 @@ class ListLog:
     kafka: Kafka
     topic: Topic
 
+    def create(self) -> None:
+        """Create the topic where it is missing; blocks. To be called before all else."""
+        create_topics(self.kafka, [self.topic])
+
     async def entries(self) -> list[Listing]:
         """Return who is listed, by list, entity and id."""
-        await self._exists()
         newest: dict[bytes, Listing | None] = {}
         with answering(self.kafka):
             async with aclosing(newest_first(self.kafka, self.topic.name)) as records:
@@ -54,8 +56,4 @@ class ListLog:
         await self._send({key_of(entity, one): None for one in ids})
 
     async def _send(self, records: dict[bytes, bytes | None]) -> None:
-        await self._exists()
         await deliver(self.kafka, "lists", self.topic.name, records)
-
-    async def _exists(self) -> None:
-        await asyncio.to_thread(create_topics, self.kafka, [self.topic])

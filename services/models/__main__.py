@@ -6,8 +6,9 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
+from typing import Any
 
 from services.models.access import Access
 from services.models.change import promote, rollback
@@ -15,7 +16,7 @@ from services.models.choice import Refused
 from services.models.look import changes, diff, list_models, show
 from services.models.relearning import relearn_without
 from streams.arguments import argument
-from streams.console import leave_closed_pipe, refuse
+from streams.console import ends_quietly, refuse
 from streams.models.snapshot import SnapshotRefused
 from streams.runtime.records import CorruptRecordsError
 from streams.runtime.sender import UndeliveredError
@@ -25,7 +26,7 @@ from streams.stores.files import milliseconds
 from streams.stores.history import StoreUnreachable
 from streams.usecases import USECASES
 
-COMMANDS: dict[str, tuple[Callable[[Access, argparse.Namespace], Awaitable[None]], str]] = {
+COMMANDS: dict[str, tuple[Callable[[Access, argparse.Namespace], Coroutine[Any, Any, None]], str]] = {
     "list": (list_models, "List snapshots, the newest first"),
     "show": (show, "Show all that is known of one snapshot"),
     "diff": (diff, "Show what two snapshots differ in, their weights too"),
@@ -46,6 +47,7 @@ FAILURES = (
 )
 
 
+@ends_quietly
 def main(arguments: list[str] | None = None) -> int:
     """Do as told; the exit code is 0 if that could be done, 1 if not, 2 for a wrong setting or argument."""
     given = sys.argv[1:] if arguments is None else arguments
@@ -54,22 +56,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(given)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what matters of its warnings is in the errors raised
     try:
-        asyncio.run(_run(options, Settings.read(os.environ)))
+        access = Access(USECASES[options.usecase], Settings.read(os.environ))
+        access.check()
+        asyncio.run(COMMANDS[options.command][0](access, options))
     except SettingsError as error:
         return refuse(error, 2)
     except FAILURES as error:
         return refuse(error, 1)
-    except BrokenPipeError:  # `list | head`
-        leave_closed_pipe()
-    except KeyboardInterrupt:
-        return 130
     return 0
-
-
-async def _run(options: argparse.Namespace, settings: Settings) -> None:
-    access = Access(USECASES[options.usecase], settings)
-    await access.check()
-    await COMMANDS[options.command][0](access, options)
 
 
 def _when(text: str) -> int:

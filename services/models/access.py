@@ -30,10 +30,10 @@ class Access:
         self.topics = self.usecase.topics(settings.partitions)
         self.log = ModelLog(settings.kafka, self.usecase, self.topics)
 
-    async def check(self) -> None:
-        """Raise KafkaUnavailable or TopicMismatch unless the topics are there."""
+    def check(self) -> None:
+        """Raise KafkaUnavailable or TopicMismatch unless the topics are there; blocks."""
         needed = (self.topics.models, self.topics.aliases, self.topics.examples)
-        await asyncio.to_thread(check_topics, self.settings.kafka, needed)
+        check_topics(self.settings.kafka, needed)
 
     @asynccontextmanager
     async def registry(self) -> AsyncIterator[ModelRegistry]:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from services.replay.replay import Replay
 from services.replay.schedule import known_by
 from streams.arguments import argument
+from streams.console import ends_quietly
 from streams.runtime.producer import Producer, stop_flag
 from streams.runtime.topics import KafkaUnavailable, TopicMismatch, create_topics
 from streams.settings import Settings, SettingsError
@@ -22,6 +23,7 @@ from streams.usecases import USECASES
 LINGER_MS = 20
 
 
+@ends_quietly
 def main(arguments: list[str] | None = None) -> int:
     """Replay as told; the exit code is 0 once everything is acknowledged."""
     options = _parser().parse_args(arguments)

@@ -9,13 +9,14 @@ from redis.exceptions import RedisError
 
 from services.rights import cassandra, kafka, redis
 from services.rights.table import Rights, table, user
-from streams.console import refuse
+from streams.console import ends_quietly, refuse
 from streams.runtime.topics import KafkaUnavailable
 from streams.settings import Settings, SettingsError
 from streams.stores.history import StoreUnreachable
 from streams.usecases import USECASES, UseCase
 
 
+@ends_quietly
 def main(arguments: list[str] | None = None) -> int:
     """Do it; the exit code is 0 if all is granted, 1 if not, 2 for a wrong setting or argument."""
     options = _parser().parse_args(arguments)

@@ -8,6 +8,7 @@ from math import inf
 from services.simulator.fraud import Simulation
 from services.simulator.live import Live
 from streams.arguments import above_zero, argument
+from streams.console import ends_quietly
 from streams.metrics import Metrics
 from streams.runtime.producer import Producer, stop_flag
 from streams.runtime.topics import KafkaUnavailable, TopicMismatch, create_topics
@@ -19,6 +20,7 @@ SIMULATIONS = {"fraud": Simulation}
 LINGER_MS = 1
 
 
+@ends_quietly
 def main(arguments: list[str] | None = None) -> int:
     """Simulate as told; the exit code is 0 when stopped or when the time is over."""
     options = _parser().parse_args(arguments)
@@ -32,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("stopped: nothing was sent", file=sys.stderr)
+        return 130
     return 0
 
 

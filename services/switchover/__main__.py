@@ -8,7 +8,7 @@ import sys
 
 from services.switchover.switchover import NotYet, Switchover
 from streams.arguments import above_zero, argument
-from streams.console import refuse
+from streams.console import ends_quietly, refuse
 from streams.runtime.topics import KafkaUnavailable, TopicMismatch, answering, check_topics
 from streams.settings import Settings, SettingsError
 from streams.usecases import USECASES
@@ -16,22 +16,21 @@ from streams.usecases import USECASES
 DEPLOYMENT = "HEADRACE_DEPLOYMENT"
 
 
+@ends_quietly
 def main(arguments: list[str] | None = None) -> int:
     """Wait as told; the exit code is 0 once the old deployment may be stopped, 1 as long as it may not."""
     options = _parser().parse_args(arguments)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what matters of its warnings is in the errors raised
     try:
-        asyncio.run(_switch(options, Settings.read(os.environ)))
+        _switch(options, Settings.read(os.environ))
     except SettingsError as error:
         return refuse(error, 2)
     except (KafkaUnavailable, TopicMismatch, NotYet) as error:
         return refuse(error, 1)
-    except KeyboardInterrupt:
-        return 130
     return 0
 
 
-async def _switch(options: argparse.Namespace, settings: Settings) -> None:
+def _switch(options: argparse.Namespace, settings: Settings) -> None:
     usecase = USECASES[options.usecase]
     try:
         old = Settings.read({DEPLOYMENT: options.old}).deployment
@@ -43,7 +42,7 @@ async def _switch(options: argparse.Namespace, settings: Settings) -> None:
     for one in leaving, coming:
         check_topics(settings.kafka, one.topics(settings.partitions))
     with answering(settings.kafka):
-        await Switchover(settings.kafka, leaving, coming, settings.partitions, options.timeout, _say).run()
+        asyncio.run(Switchover(settings.kafka, leaving, coming, settings.partitions, options.timeout, _say).run())
 
 
 def _say(what: str) -> None:

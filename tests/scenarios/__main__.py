@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from infra.processes import ROOT
+from streams.console import ends_quietly
 from streams.models.recipes import RECIPES
 from streams.usecases import FRAUD
 from tests.scenarios.drift import run_drift
@@ -14,6 +15,7 @@ SCENARIOS = {"drift": run_drift, "poison": run_poison}
 BUILD = ROOT / "build"
 
 
+@ends_quietly
 def main() -> int:
     """Run the scenarios asked for; the exit code is 1 if a promise was not kept."""
     parser = argparse.ArgumentParser(prog="python -m tests.scenarios", description=__doc__)
