@@ -143,10 +143,13 @@ class Metrics:
 
 def _app(metrics: "WSGIApplication", probes: Mapping[str, Probe]) -> "WSGIApplication":
     def app(environment: "WSGIEnvironment", start: "StartResponse") -> Any:
-        probe = probes.get(environment["PATH_INFO"])
-        if probe is None:
+        path = environment["PATH_INFO"]
+        if path in ("/", "/metrics"):
             return metrics(environment, start)
-        answer = probe()
+        if path not in probes:  # a page of metrics would say yes to whoever probes
+            start("404 Not Found", [("Content-Type", "text/plain")])
+            return [b"there is only /metrics" + "".join(f", {one}" for one in probes).encode() + b"\n"]
+        answer = probes[path]()
         start("200 OK" if answer.yes else "503 Service Unavailable", [("Content-Type", "application/json")])
         return [json.dumps(answer.content).encode() + b"\n"]
 

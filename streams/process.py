@@ -3,12 +3,12 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from streams.console import ends_quietly
-from streams.metrics import Metrics
+from streams.metrics import Metrics, Probe
 from streams.runtime import faults
 from streams.runtime.batches import BatchApp
 from streams.runtime.deployment import DeploymentRefused, refuse_misfit
@@ -45,14 +45,10 @@ def serve(name: str, description: str, build: Build) -> int:
         usecase = usecase.deployed(settings.deployment, settings.publish)
         faults.arm(os.environ)
         worker = build(usecase, settings, metrics)
-        probes = {"/livez": worker.health.livez, "/readyz": worker.health.readyz}
-        url = metrics.serve(settings.metrics_host, settings.metrics_port, probes)
+        show(metrics, settings, {"/livez": worker.health.livez, "/readyz": worker.health.readyz})
     except SettingsError as error:
-        return _refuse(name, str(error))
-    except OSError as error:
-        where = f"HEADRACE_METRICS_HOST {settings.metrics_host}, HEADRACE_METRICS_PORT {settings.metrics_port}"
-        return _refuse(name, f"{where}: {error.strerror}")
-    print(f"metrics: {url}", file=sys.stderr, flush=True)
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
     topics = usecase.topics(settings.partitions)
     try:
         create_topics(settings.kafka, topics, settings.replication)
@@ -64,6 +60,11 @@ def serve(name: str, description: str, build: Build) -> int:
         return run(worker.app, worker.running, topics, settings.tls)
 
 
-def _refuse(name: str, why: str) -> int:
-    print(f"{name}: {why}", file=sys.stderr)
-    return 2
+def show(metrics: Metrics, settings: Settings, probes: Mapping[str, Probe] | None = None) -> None:
+    """Serve a process's metrics and probes where the settings say, and say where; raises SettingsError."""
+    try:
+        url = metrics.serve(settings.metrics_host, settings.metrics_port, probes)
+    except OSError as error:
+        where = f"HEADRACE_METRICS_HOST {settings.metrics_host}, HEADRACE_METRICS_PORT {settings.metrics_port}"
+        raise SettingsError(f"{where}: {error.strerror}") from None
+    print(f"metrics: {url}", file=sys.stderr, flush=True)

@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaError
 from services.feedback.worker import Feedback
 from streams.console import ends_quietly
 from streams.metrics import Metrics
+from streams.process import show
 from streams.runtime.topics import KafkaUnavailable, TopicMismatch, create_topics, unavailable
 from streams.runtime.watchdog import Watchdog
 from streams.settings import Settings, SettingsError
@@ -26,7 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
         topics = usecase.deployed(settings.deployment, settings.publish).topics(settings.partitions)
         metrics = Metrics("feedback")
         feedback = Feedback(settings, topics.labels, metrics)
-        _show(settings, metrics, feedback)
+        _quiet()
+        show(metrics, settings, {"/livez": feedback.health.livez, "/readyz": feedback.readyz})
         create_topics(settings.kafka, topics, settings.replication)
         with Watchdog("feedback", feedback.health, settings.stall_seconds):
             asyncio.run(feedback.run())
@@ -42,16 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _show(settings: Settings, metrics: Metrics, feedback: Feedback) -> None:
+def _quiet() -> None:
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # the service's own lines say it
-    try:
-        probes = {"/livez": feedback.health.livez, "/readyz": feedback.readyz}
-        url = metrics.serve(settings.metrics_host, settings.metrics_port, probes)
-    except OSError as error:
-        where = f"HEADRACE_METRICS_HOST {settings.metrics_host}, HEADRACE_METRICS_PORT {settings.metrics_port}"
-        raise SettingsError(f"{where}: {error.strerror}") from None
-    print(f"metrics: {url}", file=sys.stderr, flush=True)
 
 
 def _refuse(why: str, code: int) -> int:

@@ -10,6 +10,7 @@ from services.simulator.live import Live
 from streams.arguments import above_zero, argument
 from streams.console import ends_quietly
 from streams.metrics import Metrics
+from streams.process import show
 from streams.runtime.producer import Producer, stop_flag
 from streams.runtime.topics import KafkaUnavailable, TopicMismatch, create_topics
 from streams.settings import Settings, SettingsError
@@ -45,7 +46,7 @@ def _simulate(options: argparse.Namespace, settings: Settings) -> None:
     )
     create_topics(settings.kafka, topics, settings.replication)
     metrics = Metrics("simulator")
-    print(f"metrics: {metrics.serve(settings.metrics_host, settings.metrics_port)}", file=sys.stderr, flush=True)
+    show(metrics, settings)
     stop = stop_flag()
     with Producer(settings.kafka, LINGER_MS) as producer:
         live = Live(producer, topics, simulation, options.label_delay, metrics, stop, options.labels == "frauds")

@@ -93,6 +93,17 @@ def test_probes_are_answered_beside_the_metrics() -> None:
         assert b"headrace_" in page.read()
 
 
+def test_a_probe_that_there_is_not_is_not_found() -> None:
+    """Whoever probes a process that has no probes must not take its metrics for a yes."""
+    url = Metrics("simulator").serve("127.0.0.1", 0)
+    for path in "livez", "readyz", "metrics/livez":
+        with pytest.raises(HTTPError) as caught:
+            urlopen(url.removesuffix("metrics") + path, timeout=10)
+        assert caught.value.code == 404
+    with urlopen(url.removesuffix("metrics"), timeout=10) as page:
+        assert b"headrace_" in page.read()
+
+
 def test_the_endpoint_is_where_it_is_told_to_be() -> None:
     """The address is the setting's, and an IPv6 one has brackets in the URL; a host that there is not is told."""
     try:

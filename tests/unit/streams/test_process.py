@@ -1,10 +1,14 @@
 """The door of a long-running process: what is wrong is told before any server is asked."""
 
+import socket
 import sys
+from collections.abc import Callable
 
 import pytest
 
+from services.feedback import __main__ as feedback
 from services.learner.worker import LearnerWorker
+from services.simulator import __main__ as simulator
 from streams.app import StageWorker
 from streams.process import Build, serve
 
@@ -39,3 +43,24 @@ def test_a_password_in_clear_is_refused_at_the_door(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("worker: HEADRACE_KAFKA_SECURITY: ")
     assert "Sesam7" not in line
+
+
+@pytest.mark.parametrize("name", ["worker", "feedback", "simulator"])
+def test_a_metrics_port_in_use_is_told_in_a_line(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the settings that say where: exit code 2, whatever process it is."""
+    starts: dict[str, Callable[[], int]] = {
+        "worker": lambda: serve("worker", "", StageWorker),
+        "feedback": lambda: feedback.main(["fraud"]),
+        "simulator": lambda: simulator.main(["fraud", "--rate", "1"]),
+    }
+    monkeypatch.setattr(simulator, "create_topics", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", [name, "fraud"])
+    monkeypatch.setenv("HEADRACE_MODEL_KEY", "k" * 32)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("HEADRACE_METRICS_PORT", str(port))
+        assert starts[name]() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"HEADRACE_METRICS_HOST 127.0.0.1, HEADRACE_METRICS_PORT {port}: Address already in use" in line
