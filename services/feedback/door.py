@@ -58,7 +58,14 @@ class Door:
             return _refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the Content-Type must be {JSON} or {LINES}")
         latest = int(time.time() * 1000) + self._max_ahead_ms
         try:
-            items = read(await request.read(), request.content_type == LINES, latest)
+            body = await request.read()
+        except (web.RequestPayloadError, ConnectionError):  # not in its Content-Encoding, or cut off
+            request.content.feed_eof()  # else aiohttp would read on, to clear the connection
+            answer = _refusal(HTTPStatus.BAD_REQUEST, "the body cannot be read")
+            answer.force_close()
+            return answer
+        try:
+            items = read(body, request.content_type == LINES, latest)
         except Poison as poison:
             self._count(poison.reason)
             return _refusal(HTTPStatus.BAD_REQUEST, str(poison))

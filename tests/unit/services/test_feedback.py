@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from aiokafka.errors import KafkaTimeoutError
 
@@ -43,6 +45,9 @@ class World:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         async with self.client.post("/labels", data=data, headers={"Content-Type": kind, **headers}) as answer:
             return answer.status, await answer.json()
+
+    def answered(self, status: int) -> float | None:
+        return self.metrics.registry.get_sample_value("headrace_requests_total", {"status": str(status)})
 
     def counted(self, outcome: str) -> float | None:
         return self.metrics.registry.get_sample_value("headrace_feedback_labels_total", {"outcome": outcome})
@@ -180,6 +185,36 @@ def test_an_absent_kafka_is_no_acceptance(error: Exception) -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize("garbage", [True, False], ids=["garbage", "gone"])
+def test_a_body_that_cannot_be_read_is_no_fault(garbage: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Whether it is not what it says or its client has gone: counted as 400, and nothing is logged."""
+    lines = ["POST /labels HTTP/1.1", "Host: a", "Content-Type: application/json", "Content-Length: 7"]
+    lines += ["Expect: 100-continue", *(["Content-Encoding: gzip"] if garbage else []), "", ""]
+
+    async def scenario() -> bytes:
+        world = World()
+        runner = web.AppRunner(world.door.app(), access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        reader, writer = await asyncio.open_connection(*runner.addresses[0])
+        writer.write("\r\n".join(lines).encode())
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"garbage" if garbage else b"[{")
+        answer = await reader.read() if garbage else b""
+        writer.close()
+        while world.answered(400) is None:  # noqa: ASYNC110 - a counter is not an event
+            await asyncio.sleep(0.01)
+        await runner.cleanup()
+        assert world.sent == []
+        return answer
+
+    answer = asyncio.run(asyncio.wait_for(scenario(), 10))
+    if garbage:
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert answer.endswith(b'{"error": "the body cannot be read"}')
+    assert [one for one in caplog.records if one.levelno > logging.INFO] == []
+
+
 def test_other_paths_and_methods_are_answered_in_json() -> None:
     """A wrong address says so, and is counted by its status."""
 
@@ -188,7 +223,7 @@ def test_other_paths_and_methods_are_answered_in_json() -> None:
             assert (answer.status, await answer.json()) == (405, {"error": "Method Not Allowed"})
         async with world.client.get("/") as answer:
             assert answer.status == 404
-        assert world.metrics.registry.get_sample_value("headrace_requests_total", {"status": "405"}) == 1
+        assert world.answered(405) == 1
 
     run(scenario)
 
