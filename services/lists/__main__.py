@@ -9,7 +9,7 @@ import sys
 import time
 
 from services.lists.log import ListLog
-from streams.arguments import argument
+from streams.arguments import argument, spelt_out
 from streams.console import ends_quietly, printable, refuse
 from streams.decisions.policy import ALLOW, BLOCK
 from streams.runtime.sender import UndeliveredError
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     if given and given[0] in COMMANDS and len(USECASES) == 1:
         given = [*USECASES, *given]
     parser = _parser()
-    options = parser.parse_args(given)
+    options = parser.parse_args(spelt_out(given, parser.error))
     entities = USECASES[options.usecase].entities
     if options.command != "show" and options.entity not in entities:
         parser.error(f"argument ENTITY: '{options.entity}': {options.usecase} has {', '.join(entities)}")
@@ -92,13 +92,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Entities whose events are declined (block) or approved (allow) whatever their score. A change is "
         "in effect in every scorer at once, without a restart.",
         epilog="Kafka's address comes from HEADRACE_KAFKA. An argument @FILE stands for the lines of a file.",
-        fromfile_prefix_chars="@",
     )
     parser.add_argument("usecase", choices=sorted(USECASES))
     add = parser.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS)).add_parser
-    commands = {
-        name: add(name, help=text, description=f"{text}.", fromfile_prefix_chars="@") for name, text in COMMANDS.items()
-    }
+    commands = {name: add(name, help=text, description=f"{text}.") for name, text in COMMANDS.items()}
     commands["add"].add_argument("list", choices=[BLOCK, ALLOW])
     for name in "add", "remove":
         commands[name].add_argument("entity", metavar="ENTITY", help="such as customer")

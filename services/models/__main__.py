@@ -15,7 +15,7 @@ from services.models.change import promote, rollback
 from services.models.choice import Refused
 from services.models.look import changes, diff, list_models, show
 from services.models.relearning import relearn_without
-from streams.arguments import argument
+from streams.arguments import argument, spelt_out, whole
 from streams.console import ends_quietly, refuse
 from streams.models.snapshot import SnapshotRefused
 from streams.runtime.records import CorruptRecordsError
@@ -53,7 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     if given and given[0] in COMMANDS and len(USECASES) == 1:
         given = [*USECASES, *given]
-    options = _parser().parse_args(given)
+    parser = _parser()
+    options = parser.parse_args(spelt_out(given, parser.error))
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what matters of its warnings is in the errors raised
     try:
         access = Access(USECASES[options.usecase], Settings.read(os.environ))
@@ -75,12 +76,6 @@ def _when(text: str) -> int:
     return max(0, int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000))
 
 
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or len(text) > 9 or int(text) == 0:
-        raise ValueError(f"'{text}': must be a whole number above 0")
-    return int(text)
-
-
 def _reason(text: str) -> str:
     if not text.strip() or len(text) > 1000:
         raise ValueError("must say something, in 1,000 characters at most")
@@ -93,16 +88,12 @@ def _parser() -> argparse.ArgumentParser:
         description="The models of a use case: list them, compare them, say which is the champion, learn again.",
         epilog="Servers and keys come from HEADRACE_KAFKA, HEADRACE_CASSANDRA, HEADRACE_KEYSPACE and "
         "HEADRACE_MODEL_KEY. An argument @FILE stands for the lines of a file.",
-        fromfile_prefix_chars="@",
     )
     parser.add_argument("usecase", choices=sorted(USECASES))
     add = parser.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS)).add_parser
-    commands = {
-        name: add(name, help=text, description=f"{text}.", fromfile_prefix_chars="@")
-        for name, (_, text) in COMMANDS.items()
-    }
+    commands = {name: add(name, help=text, description=f"{text}.") for name, (_, text) in COMMANDS.items()}
     _add_listing(commands["list"])
-    commands["changes"].add_argument("--limit", type=argument(_count), default=20, metavar="N", help="N at most (20)")
+    commands["changes"].add_argument("--limit", type=argument(whole), default=20, metavar="N", help="N at most (20)")
     commands["show"].add_argument("model", metavar="MODEL_ID", help="such as logistic@1200")
     for name in "a", "b":
         commands["diff"].add_argument(name, metavar=name.upper(), help="a MODEL_ID")
@@ -125,7 +116,7 @@ def _add_listing(command: argparse.ArgumentParser) -> None:
     add("--recipe", metavar="RECIPE", help="only snapshots of this recipe")
     add("--kept", action="store_true", help="only those whose bytes are still kept")
     add("--before", type=argument(_when), metavar="WHEN", help="made before: 2h, 7d, or 2026-01-31T12:00 (UTC)")
-    add("--limit", type=argument(_count), default=20, metavar="N", help="N at most (default: 20)")
+    add("--limit", type=argument(whole), default=20, metavar="N", help="N at most (default: 20)")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from services.replay.replay import Replay
 from services.replay.schedule import known_by
-from streams.arguments import argument
+from streams.arguments import argument, whole
 from streams.console import ends_quietly
 from streams.runtime.producer import Producer, stop_flag
 from streams.runtime.topics import KafkaUnavailable, TopicMismatch, create_topics
@@ -75,12 +75,6 @@ def _speed(text: str) -> float:
     return speed
 
 
-def _limit(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise ValueError(f"'{text}': must be a whole number above 0")
-    return int(text)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m services.replay",
@@ -112,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="7d",
         help="how long after its event a label comes, such as 7d, 12h or 20s (default: 7d)",
     )
-    add("--limit", type=argument(_limit), metavar="N", help="only the first N events and their labels")
+    add("--limit", type=argument(whole), metavar="N", help="only the first N events and their labels")
     return parser
 
 

@@ -3,11 +3,12 @@
 import argparse
 import os
 import sys
+from functools import partial
 from math import inf
 
 from services.simulator.fraud import Simulation
 from services.simulator.live import Live
-from streams.arguments import above_zero, argument
+from streams.arguments import above_zero, argument, rate, whole
 from streams.console import ends_quietly
 from streams.metrics import Metrics
 from streams.process import show
@@ -19,6 +20,7 @@ from streams.usecases import USECASES
 
 SIMULATIONS = {"fraud": Simulation}
 LINGER_MS = 1
+MOST_ENTITIES = 1_000_000  # of a kind, all in memory
 
 
 @ends_quietly
@@ -55,12 +57,6 @@ def _simulate(options: argparse.Namespace, settings: Settings) -> None:
     print(f"sent: {live.sent_events} events and {live.sent_labels} labels, at most {live.late_ms} ms late")
 
 
-def _some(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise ValueError(f"'{text}': must be a whole number above 0")
-    return int(text)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m services.simulator",
@@ -72,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("usecase", choices=sorted(SIMULATIONS))
-    add("--rate", type=argument(above_zero), required=True, metavar="N", help="payments a second")
+    add("--rate", type=argument(rate), required=True, metavar="N", help="payments a second")
     add(
         "--duration",
         type=argument(above_zero),
@@ -80,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="seconds to go on (default: until stopped); labels not due by then are never sent",
     )
-    add("--seed", type=argument(_some), default=1, metavar="K", help="the same seed simulates the same (default: 1)")
+    add("--seed", type=argument(whole), default=1, metavar="K", help="the same seed simulates the same (default: 1)")
     add(
         "--label-delay",
         type=argument(milliseconds),
@@ -101,8 +97,9 @@ def _parser() -> argparse.ArgumentParser:
         default="all",
         help="which payments get one; with frauds, services.matured assumes the others to be legitimate (default: all)",
     )
-    add("--customers", type=argument(_some), default=5_000, metavar="N", help="default: 5000")
-    add("--terminals", type=argument(_some), default=1_000, metavar="N", help="default: 1000")
+    entities = argument(partial(whole, most=MOST_ENTITIES))
+    add("--customers", type=entities, default=5_000, metavar="N", help="default: 5000")
+    add("--terminals", type=entities, default=1_000, metavar="N", help="default: 1000")
     return parser
 
 

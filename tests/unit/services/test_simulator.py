@@ -125,6 +125,23 @@ def test_a_wrong_option_is_named(capsys: Any, option: list[str]) -> None:
     assert "must be a number above 0" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (["--rate", "1e15"], "--rate: '1e15': must be 1000000 at most"),
+        (["--rate", "1", "--customers", "99999999999"], "must be a whole number above 0, 1000000 at most"),
+        (["--rate", "1", "--terminals", "1000001"], "must be a whole number above 0, 1000000 at most"),
+        (["--rate", "1", "--seed", "²"], "must be a whole number above 0"),
+    ],
+)
+def test_what_no_memory_holds_is_refused(capsys: Any, option: list[str], said: str) -> None:
+    """Before anything is allocated."""
+    with pytest.raises(SystemExit) as error:
+        door.main(["fraud", *option])
+    assert error.value.code == 2
+    assert said in capsys.readouterr().err
+
+
 def test_an_unreachable_kafka_is_named(capsys: Any, monkeypatch: Any) -> None:
     """Without Kafka there is one line with its address, and exit code 1."""
     monkeypatch.setenv("HEADRACE_KAFKA", "127.0.0.1:1")
