@@ -42,13 +42,21 @@ def forget(folder: Path, names: Iterable[str]) -> None:
 
 
 def _read(folder: Path) -> dict[str, dict[str, Any]]:
+    path = state_path(folder)
     try:
-        entries: dict[str, dict[str, Any]] = json.loads(state_path(folder).read_text(encoding="utf-8"))
+        entries = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise LocalServerError(f"{state_path(folder)} is not readable: {error}") from error
+        raise LocalServerError(f"{path} is not readable: {error}") from error
+    if not isinstance(entries, dict) or not all(map(_sound, entries.values())):
+        raise LocalServerError(f"{path} does not say port, pid and start of each server")
     return entries
+
+
+def _sound(entry: Any) -> bool:
+    kinds = {"port": int, "pid": int, "started": float | int}
+    return isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in kinds.items())
 
 
 def _write(folder: Path, entries: dict[str, dict[str, Any]]) -> None:

@@ -20,9 +20,10 @@ def test_what_is_remembered_is_recalled_until_forgotten(tmp_path: Path) -> None:
     assert not state_path(tmp_path).exists()
 
 
-def test_a_damaged_record_is_named(tmp_path: Path) -> None:
-    """A servers.json that is no JSON is an error that names the file."""
-    state_path(tmp_path).write_text("{", encoding="utf-8")
+@pytest.mark.parametrize("text", ["{", "\xff", "[]", '{"kafka": 1}', '{"kafka": {}}', '{"kafka": {"port": "1"}}'])
+def test_a_damaged_record_is_named(tmp_path: Path, text: str) -> None:
+    """A servers.json that is no JSON, or other JSON, is an error that names the file."""
+    state_path(tmp_path).write_text(text, encoding="latin-1")
     with pytest.raises(LocalServerError, match=r"servers\.json"):
         recall(tmp_path)
 
