@@ -1,6 +1,7 @@
 """`python -m infra.local prepare | up | status | down`: the local servers, detached from the terminal."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def prepare(_: argparse.Namespace) -> int:
     """Download the servers, and make them start quickly."""
-    classes.prepare(progress=True, say=lambda what: print(what, flush=True))
+    classes.prepare(progress=True, say=_tell)
     return 0
 
 
@@ -38,7 +39,7 @@ def up(options: argparse.Namespace) -> int:
     ports = {name: port for name, port in asked.items() if port is not None}
     servers = LocalServers(options.data, options.only, progress=True, ports=ports, save=options.save, detached=True)
     servers.start(_ready)
-    print(" ".join(f"{name}={value}" for name, value in servers.environment().items()))
+    _tell(" ".join(f"{name}={value}" for name, value in servers.environment().items()))
     return 0
 
 
@@ -46,12 +47,12 @@ def down(options: argparse.Namespace) -> int:
     """Stop what runs."""
     servers = _recorded(options.data)
     if servers is None:
-        print(f"no servers run on {options.data}")
+        _tell(f"no servers run on {options.data}")
         return 0
     running = {server.name for server in servers.servers if server.alive}
     servers.stop()
     for name in servers.only:
-        print(f"{name:<10} {'stopped' if name in running else 'was not running any more'}")
+        _tell(f"{name:<10} {'stopped' if name in running else 'was not running any more'}")
     return 0
 
 
@@ -59,7 +60,7 @@ def status(options: argparse.Namespace) -> int:
     """Say which servers run and answer; the exit code is 0 if all of them do."""
     servers = _recorded(options.data)
     if servers is None:
-        print(f"no servers run on {options.data}")
+        _tell(f"no servers run on {options.data}")
         return 1
     healthy = [_healthy(server) for server in servers.servers]
     return 0 if all(healthy) else 1
@@ -80,7 +81,7 @@ def _healthy(server: Server) -> bool:
     try:
         server.wait_healthy(timeout=5)
     except LocalServerError as error:
-        print(str(error).splitlines()[0].removesuffix("; last log lines:"))
+        _tell(str(error).splitlines()[0].removesuffix("; last log lines:"))
         return False
     _say(server, "running")
     return True
@@ -92,7 +93,15 @@ def _ready(server: Server, seconds: float, was_running: bool) -> None:
 
 def _say(server: Server, what: str) -> None:
     pid = server.process_id.pid if server.process_id else "?"
-    print(f"{server.name:<10} {server.address:<16} {what} (pid {pid}, log {server.log_path})", flush=True)
+    _tell(f"{server.name:<10} {server.address:<16} {what} (pid {pid}, log {server.log_path})")
+
+
+def _tell(line: str) -> None:
+    """Print a line, or nothing any more once nobody reads on (`| head`): what was asked for is done all the same."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _names(text: str) -> tuple[str, ...]:

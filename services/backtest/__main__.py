@@ -13,11 +13,13 @@ from tqdm import tqdm
 from services.backtest import output
 from services.backtest.run import Scored, backtest
 from streams.arguments import argument
+from streams.console import ends_quietly
 from streams.models.recipes import RECIPES
 from streams.stores.files import FileError, mapping, milliseconds, read
 from streams.usecases import USECASES
 
 
+@ends_quietly
 def main(arguments: list[str] | None = None) -> int:
     """Run the backtest as told; the exit code is 0 once the scores are written."""
     options = _parser().parse_args(arguments)

@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from math import inf
 from pathlib import Path
 from typing import NoReturn
@@ -18,7 +19,8 @@ from schemas.topics import Topics
 from services.demo.launch import READY_SECONDS, Launch
 from services.demo.report import line, summary
 from services.demo.watch import NOTHING, Reading, scrape
-from streams.arguments import above_zero, argument
+from streams.arguments import above_zero, argument, rate
+from streams.console import ends_quietly
 from streams.runtime.producer import stop_flag
 from streams.runtime.topics import KafkaUnavailable, record_counts
 from streams.settings import Settings, SettingsError
@@ -36,6 +38,7 @@ class DemoError(Exception):
     """The demo ran and something was not as it must be."""
 
 
+@ends_quietly
 def main(arguments: list[str] | None = None) -> int:
     """Run the demo; the exit code is 0 if everything sent was scored."""
     options = _parser().parse_args(arguments)
@@ -52,6 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `| head`: everything is stopped
+        raise
     except (LocalServerError, ProcessError, KafkaUnavailable, DemoError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -81,7 +86,8 @@ def _demo(options: argparse.Namespace, settings: Settings, folder: Path) -> None
         finally:
             # From here on a second Ctrl-C would only leave processes behind.
             stop_flag()
-            _say("stopping")
+            with suppress(BrokenPipeError):
+                _say("stopping")
             processes.stop()
             for server in servers.servers:
                 server.kill()  # its data goes with it, so there is nothing to end in good order
@@ -171,7 +177,7 @@ def _parser() -> argparse.ArgumentParser:
         "--duration", type=argument(above_zero), default=inf, metavar="S", help="seconds to run (default: until Ctrl-C)"
     )
     parser.add_argument(
-        "--rate", type=argument(above_zero), default=500.0, metavar="N", help="events a second (default: 500)"
+        "--rate", type=argument(rate), default=500.0, metavar="N", help="events a second (default: 500)"
     )
     return parser
 

@@ -8,10 +8,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
+from infra.local import __main__ as local
+from infra.local.stack import OnReady
 from services.backfill.__main__ import main as backfill
+from services.backtest.__main__ import main as backtest
+from services.demo import __main__ as demo
 from services.dlq.__main__ import main as dlq
 from services.feedback.__main__ import main as feedback
 from services.init.__main__ import main as init
@@ -42,6 +47,17 @@ def silent_kafka(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
 
 
 @contextmanager
+def keeping_handlers() -> Iterator[None]:
+    """What the block sets for signals is undone."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def ctrl_c_once_asked(server: socket.socket) -> Iterator[None]:
     """Send this process what Ctrl-C does, as soon as somebody in the block has connected; the end must be prompt."""
     sent: list[float] = []
@@ -54,17 +70,15 @@ def ctrl_c_once_asked(server: socket.socket) -> Iterator[None]:
             over.wait(60)
 
     over, thread = threading.Event(), threading.Thread(target=interrupt, daemon=True)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     thread.start()
     try:
-        yield
+        with keeping_handlers():
+            yield
     except KeyboardInterrupt:
         pytest.fail("it ends with a traceback")
     finally:
         ended = time.monotonic()
         over.set()
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
     assert sent, "nobody has asked the server"
     assert ended - sent[0] < PROMPT_SECONDS
 
@@ -91,13 +105,12 @@ def test_ctrl_c_ends_a_command_at_once(
     main: Main,
     arguments: list[str],
     silent_kafka: socket.socket,
-    tmp_path: os.PathLike[str],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whatever it waits for: exit code 130, within two seconds, without a traceback."""
     monkeypatch.chdir(tmp_path)
-    with open("events.csv", "w", encoding="utf-8") as file:
-        file.write(FILE)
+    Path("events.csv").write_text(FILE, encoding="utf-8")
     with ctrl_c_once_asked(silent_kafka):
         assert main(["fraud", *arguments]) == 130
 
@@ -109,6 +122,84 @@ def test_ctrl_c_ends_a_service_that_starts_at_once(
     monkeypatch.setattr(sys, "argv", ["worker", "fraud"])
     with ctrl_c_once_asked(silent_kafka):
         assert serve("worker", "", StageWorker) == 130
+
+
+@contextmanager
+def pipe(monkeypatch: pytest.MonkeyPatch, closed: bool = True) -> Iterator[int]:
+    """What is printed inside the block goes into a pipe, whose other end (given) is `closed`.
+
+    As the interpreter would at its end, what is left is flushed: that must be no fault either.
+    """
+    reading, writing = os.pipe()
+    if closed:
+        os.close(reading)
+    with monkeypatch.context() as patch, os.fdopen(writing, "w") as output:
+        patch.setattr(sys, "stdout", output)
+        yield reading
+
+
+def test_who_has_read_enough_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`| head -1`: exit code 0."""
+    with pipe(monkeypatch):
+        assert rights(["fraud", "--show"]) == 0
+
+
+def test_a_backtest_whose_last_line_nobody_reads_is_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The file is in place."""
+    rows = [f"e{at},{1_700_000_000_000 + 60_000 * at},c{at % 3},t1,5.0,{at % 2}" for at in range(20)]
+    (tmp_path / "events.csv").write_text("\n".join([FILE.split("\n", maxsplit=1)[0], *rows]), encoding="utf-8")
+    output = tmp_path / "scores.parquet"
+    with pipe(monkeypatch):
+        assert backtest(["fraud", "--input", str(tmp_path / "events.csv"), "--output", str(output)]) == 0
+    assert output.exists()
+
+
+def test_a_demo_that_nobody_watches_stops_what_it_has_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its servers have ended before their data goes."""
+    done: list[str] = []
+
+    class Servers:
+        """One server, whose readiness nobody reads of, and what is done to it."""
+
+        name = address = "server"
+
+        def __init__(self, *_: object, **__: object) -> None:
+            self.servers = [self]
+
+        def environment(self) -> dict[str, str]:
+            return {}
+
+        def start(self, on_ready: Callable[..., None]) -> None:
+            os.close(reading)
+            on_ready(self, 1.0, False)
+
+        def kill(self) -> None:
+            done.append("killed")
+
+        def stop(self) -> None:
+            done.append("stopped")
+
+    monkeypatch.setattr(demo, "FOLDER", tmp_path)
+    monkeypatch.setattr(demo, "LocalServers", Servers)
+    monkeypatch.setattr(demo, "_keep_logs_only", lambda _: done.append("removed"))
+    with keeping_handlers(), pipe(monkeypatch, closed=False) as reading:
+        assert demo.main(["fraud"]) == 0
+    assert done == ["killed", "stopped", "removed"]
+
+
+def test_local_servers_start_whoever_reads_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """They outlive the command, so it ends as if it had been read: all of them run."""
+    started: list[str] = []
+
+    def start(self: local.LocalServers, on_ready: OnReady) -> None:
+        for server in self.servers:
+            on_ready(server, 1.0, False)
+            started.append(server.name)
+
+    monkeypatch.setattr(local.LocalServers, "start", start)
+    with pipe(monkeypatch):
+        assert local.main(["up", "--data", str(tmp_path), "--only", "kafka,valkey"]) == 0
+    assert started == ["kafka", "valkey"]
 
 
 def test_ctrl_c_ends_a_scenario(monkeypatch: pytest.MonkeyPatch) -> None:
