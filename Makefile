@@ -34,7 +34,7 @@ setup: .venv/ready .venv/kernels ## install everything into .venv (the other tar
 demo: setup .venv/servers ## the whole fraud pipeline live on this machine (DURATION=60 ends it after 60 s)
 	@$(BIN)/python -m services.demo fraud $(if $(DURATION),--duration $(DURATION))
 
-test: setup .venv/servers ## all tests, the real local servers included, but those of `make cluster`
+test: setup .venv/servers ## all tests, the real local servers included, but those of `make cluster` and `make compose-test`
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --ignore tests/integration/test_cluster.py
 
 test-containers: setup ## the integration tests again with the servers in containers, and compose-test's (needs Docker)

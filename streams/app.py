@@ -32,7 +32,7 @@ from streams.usecases import UseCase
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 1.0
-ROOM_SECONDS = 0.05  # between two looks for room
+ROOM_SECONDS = 0.05  # between two attempts to make room
 
 
 class StageWorker:
@@ -127,15 +127,22 @@ class StageWorker:
         log.info("ready, with %d partitions", len(partitions))
 
     def _with_room(self, agent: StageAgent) -> Handler:
-        """Return the agent's handler, which waits while there are far too many entities in memory.
+        """Return the agent's handler, which first makes room where there are far too many entities in memory.
 
-        None can be evicted before it is kept: while Redis is away, new ones would fill the memory.
+        None can be evicted before it is kept: while Redis is away, it waits, or new ones would fill the memory.
         """
 
         async def on_batches(batches: Sequence[Batch]) -> None:
             most = self._settings.max_entities * 5 // 4
-            while not self.app.should_stop and sum(len(one.table) for one in self._owned()) > most:  # noqa: ASYNC110
-                await asyncio.sleep(ROOM_SECONDS)
+            while sum(len(one.table) for one in self._owned()) > most:
+                if self.app.should_stop or batches[0].generation != self.app.batches.generation:
+                    break  # whoever gives the partitions up waits for this
+                try:
+                    await checkpoint_all(self._owned(), self._sender, self._metrics)
+                    await evict_all(self._owned(), self._settings.max_entities, self._metrics)
+                except StoreUnavailable as error:
+                    self._on_retry(error)
+                    await asyncio.sleep(ROOM_SECONDS)
             await agent.on_batches(batches)
 
         return on_batches

@@ -26,7 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def write(folder: Path, valid: timedelta = VALID) -> None:
     """Write the authority's certificate, and a key with a certificate for each server and for the administrator."""
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)  # the keys in it can be read by whichever user a container has
     authority = Authority.made(folder, valid=VALID)
     for name in (*SERVERS, ADMIN):
         # A container is reached by its service's name, from itself as localhost, from this machine by address.

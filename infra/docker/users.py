@@ -115,7 +115,9 @@ def _appointed(passwords: Mapping[str, str], admin: str) -> bool:
                 _appoint(session, passwords)
                 session.execute(f"DROP ROLE IF EXISTS {WELL_KNOWN}")
                 return True
-            session.execute(f"CREATE ROLE {ADMIN} WITH PASSWORD = '{admin}' AND LOGIN = true AND SUPERUSER = true")
+            session.execute(
+                f"CREATE ROLE IF NOT EXISTS {ADMIN} WITH PASSWORD = '{admin}' AND LOGIN = true AND SUPERUSER = true"
+            )
         except NoHostAvailable:
             continue
         finally:

@@ -8,7 +8,7 @@ from pathlib import Path
 from services.evaluate import measures, plots, report
 from services.evaluate.scored import Scored, read
 from streams.arguments import argument
-from streams.console import leave_closed_pipe
+from streams.console import ends_quietly
 from streams.stores.columns import FileError
 from streams.stores.files import milliseconds
 
@@ -16,6 +16,7 @@ PAGE = "evaluation.html"
 FOREVER = 2**62
 
 
+@ends_quietly
 def main(arguments: list[str] | None = None) -> int:
     """Evaluate as told; the exit code is 0 once everything is written, 2 where it cannot be."""
     options = _parser().parse_args(arguments)
@@ -25,13 +26,11 @@ def main(arguments: list[str] | None = None) -> int:
     except FileError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # `| head`: the files are written
-        leave_closed_pipe()
+    except BrokenPipeError:  # the files are written
+        raise
     except OSError as error:
         print(f"error: {folder}: cannot be written: {error.strerror or error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 130
     return 0
 
 

@@ -11,7 +11,7 @@ the last good state says of them:
 A heavy model is not asked a second time (its recipe says so): of it, what it said itself counts, and its state, whose
 copy takes long, is kept eight times as seldom once it has grown.
 
-Then the learner goes back to a `good` state, the newest that is at least `GOOD_EVERY` examples old, and learns nothing
+Then the learner goes back to a `good` state, the newest that is more than `GOOD_EVERY` examples old, and learns nothing
 from the next `FREEZE` examples; twice as many at each further trip. A loss that is still as high after `PATIENCE` trips
 is believed: the world has changed. All of it goes by the count of examples, so that it is a function of them.
 """

@@ -50,7 +50,7 @@ BATCHES_AHEAD = 2  # per partition: one being worked on, one that waits for it
 IDLE_POLL = 1.0  # seconds; data that arrives ends a poll at once
 HELD_POLL = 0.01  # seconds, while some partition is paused or has its batches ahead
 MEMBERSHIP_POLL = 1.0
-COMMIT_SECONDS = 2.0  # for what only lag tools read
+COMMIT_SECONDS = 2.0  # no worker goes on from it
 TELL_SECONDS = 10.0  # between two lines about offsets that are not committed
 
 
@@ -273,7 +273,7 @@ class BatchConsumer(driver.Consumer):
     def _tell_uncommitted(self, error: Exception) -> None:
         if time.monotonic() - self._told_at > TELL_SECONDS:
             self._told_at = time.monotonic()
-            log.warning("offsets were not committed; lag tools are behind: %r", error)
+            log.warning("offsets were not committed: %r", error)
 
     def hold(self, partitions: Iterable[TP]) -> None:
         self._held |= set(partitions)

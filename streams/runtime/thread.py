@@ -18,7 +18,7 @@ from faust.types import TP
 
 from streams.features.table import StateRefused
 from streams.runtime.fetching import Fetched, RawFetcher
-from streams.runtime.topics import unavailable
+from streams.runtime.topics import unwelcome
 
 if TYPE_CHECKING:
     from streams.runtime.consumer import BatchConsumer
@@ -111,11 +111,12 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     def check(self) -> None:
         """Raise what the group refuses this member for, which aiokafka keeps until it is asked."""
+        coordinator = self._consumer and self._consumer._coordinator  # None until a broker has been found
         try:
-            if self._consumer is not None:
-                self._consumer._coordinator.check_errors()
+            if coordinator:
+                coordinator.check_errors()
         except KafkaError as error:
-            raise unavailable(self.consumer.app.kafka, error) from None
+            raise unwelcome(self.consumer.app.kafka, error) from None
 
     async def poll(self, generation: int, ready: Collection[TP], timeout: float) -> Mapping[Any, Fetched]:
         with self._raw._subscriptions.fetch_context():

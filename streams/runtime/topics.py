@@ -46,12 +46,28 @@ class KafkaUnavailable(Exception):
 
 def unavailable(kafka: Kafka, error: Exception) -> KafkaUnavailable:
     """Return what to raise where a client gave up with `error`: which setting is refused, if that is why."""
-    why = (str(error) or type(error).__name__).splitlines()[0]
-    if isinstance(error, NOT_ALLOWED) or "AuthorizationFailed" in why:  # kafka-python wraps some
-        return KafkaUnavailable(f"HEADRACE_KAFKA_USER: Kafka at {kafka} does not allow this process that ({why})")
+    if (why := _not_allowed(kafka, error)) is None:
+        why = refusal(kafka) or f"Kafka at {kafka} does not answer ({_first_line(error)})"
+    return KafkaUnavailable(why)
+
+
+def unwelcome(kafka: Kafka, error: Exception) -> KafkaUnavailable:
+    """Return what to raise where a consumer group does not take this process in."""
     if isinstance(error, errors.InvalidSessionTimeoutError):
         return KafkaUnavailable(f"HEADRACE_SESSION_SECONDS: Kafka at {kafka} does not allow a session of that length")
-    return KafkaUnavailable(refusal(kafka) or f"Kafka at {kafka} does not answer ({why})")
+    why = f"Kafka at {kafka} does not let this process be of its group ({_first_line(error)})"
+    return KafkaUnavailable(_not_allowed(kafka, error) or why)
+
+
+def _not_allowed(kafka: Kafka, error: Exception) -> str | None:
+    why = _first_line(error)
+    if isinstance(error, NOT_ALLOWED) or "AuthorizationFailed" in why:  # kafka-python wraps some
+        return f"HEADRACE_KAFKA_USER: Kafka at {kafka} does not allow this process that ({why})"
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 class TopicMismatch(Exception):

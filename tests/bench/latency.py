@@ -27,7 +27,7 @@ from tests.bench.workload import index_of
 WARMUP_SECONDS, MEASURED_SECONDS = 20.0, 20.0  # a broker compiles itself for its first half minute
 LEAD_SECONDS = 4.0  # the producer imports and makes its events in this time
 GRACE_SECONDS = 20.0
-FLOOD_RATE, FLOOD_SECONDS = 50_000.0, 4.0
+FLOOD_RATE, FLOOD_SECONDS, FLOOD_GRACE_SECONDS = 50_000.0, 4.0, 120.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def capacity(worker: Worker, flow: Flow, turn: int) -> float:
 
     Everything is on this machine: producer, broker, state store, worker and the consumer of the results.
     """
-    flood = _play(worker, flow, turn, FLOOD_RATE, FLOOD_SECONDS)
+    flood = _play(worker, flow, turn, FLOOD_RATE, FLOOD_SECONDS, FLOOD_GRACE_SECONDS)
     return float(flood.due.size / (flood.due + flood.delay).max())
 
 
@@ -82,26 +82,26 @@ def measure(worker: Worker, flow: Flow, turn: int, rate: float) -> Latency:
 
     Turns of one worker count up from 1: event times go on.
     """
-    played = _play(worker, flow, turn, rate, WARMUP_SECONDS + MEASURED_SECONDS)
+    played = _play(worker, flow, turn, rate, WARMUP_SECONDS + MEASURED_SECONDS, GRACE_SECONDS)
     delay = played.delay[played.due >= WARMUP_SECONDS] * 1000
     p50, p99, p999 = np.percentile(delay, [50, 99, 99.9]).tolist()
     shares = (played.worker, played.busy, played.stolen)
     return Latency(rate, delay.size, p50, p99, p999, float(delay.max()), played.late, *shares)
 
 
-def _play(worker: Worker, flow: Flow, turn: int, rate: float, seconds: float) -> _Turn:
+def _play(worker: Worker, flow: Flow, turn: int, rate: float, seconds: float, grace: float) -> _Turn:
     due = schedule(rate, seconds)
     cpu, machine = worker.cpu_seconds(), psutil.cpu_times()
     with Processes(worker.log.parent, {}) as children:
         begin = time.time() + LEAD_SECONDS
         arguments = (flow.kafka, flow.events, flow.partitions, turn, rate, seconds, begin)
         producer = children.start("producer", "tests.bench.openloop", *map(str, arguments))
-        seen = uvloop.run(_sink(flow, due.size, begin + seconds + GRACE_SECONDS, worker.check))
+        seen = uvloop.run(_sink(flow, due.size, begin + seconds + grace, worker.check))
         busy, stolen = _shares(machine, psutil.cpu_times())
         late = _finished(producer)
     if missing := int(np.isnan(seen).sum()):
         raise BenchError(
-            f"{worker.name}: {missing} of {due.size} results missing {GRACE_SECONDS:.0f} s after the last event, at "
+            f"{worker.name}: {missing} of {due.size} results missing {grace:.0f} s after the last event, at "
             f"{rate:.0f} events/s on a machine {busy:.0%} busy"
         )
     share = (worker.cpu_seconds() - cpu) / (LEAD_SECONDS + seconds)

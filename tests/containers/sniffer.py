@@ -61,7 +61,7 @@ class Sniffer:
         if self._ended.is_set():
             return
         self._ended.set()
-        self._thread.join(10)
+        self._thread.join(60)
         _, self.dropped = struct.unpack("II", self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
         self._socket.close()
 
@@ -70,11 +70,14 @@ class Sniffer:
         return [segment for frame in list(self._frames) if (segment := parsed(frame))]
 
     def _listen(self) -> None:
-        while not self._ended.is_set():
+        while True:
+            if self._ended.is_set():
+                self._socket.settimeout(0)  # what is queued, and no more
             try:
                 self._frames.append(self._socket.recv(1 << 17))
-            except TimeoutError:
-                continue
+            except (TimeoutError, BlockingIOError):
+                if self._ended.is_set():
+                    return
 
 
 def parsed(frame: bytes) -> Segment | None:

@@ -16,7 +16,7 @@ from streams.metrics import Metrics
 from streams.runtime.batches import Batch
 from streams.settings import Settings
 from streams.stores.memory import MemoryStateStore
-from streams.stores.state import Claim
+from streams.stores.state import Claim, StoreUnavailable
 from streams.usecases import FRAUD
 
 
@@ -111,21 +111,39 @@ def test_far_too_many_entities_hold_up_the_next_batch() -> None:
 
     class Agent:
         def __init__(self) -> None:
-            self.owned = {0: SimpleNamespace(table=[None] * 20)}
+            self.owned = {0: Full()}
 
         async def on_batches(self, batches: Sequence[Batch]) -> None:
             worked.append(batches)
+
+    class Full:
+        """A partition whose checkpoints fail while Redis is away."""
+
+        def __init__(self) -> None:
+            self.table, self.away = Table(), asyncio.Event()
+
+        async def checkpoint(self, _: object) -> int:
+            self.away.set()
+            raise StoreUnavailable("away")
 
     async def scenario() -> None:
         worker, _ = built()
         worker._settings = replace(worker._settings, max_entities=10)
         agent: Any = Agent()
+        full = agent.owned[0]
         worker._agents = {"topic": agent}
-        handling = asyncio.create_task(worker._with_room(agent)([]))
-        await asyncio.sleep(0)
+        batch: Any = SimpleNamespace(generation=worker.app.batches.generation)
+        handling = asyncio.create_task(worker._with_room(agent)([batch]))
+        await asyncio.wait_for(full.away.wait(), 10)
         assert not worked
-        agent.owned[0].table.clear()
+        full.table.clear()
         await asyncio.wait_for(handling, 10)
         assert len(worked) == 1
+
+    class Table(list[None]):
+        stage = FRAUD.features.stages[0]
+
+        def __init__(self) -> None:
+            super().__init__([None] * 20)
 
     asyncio.run(scenario())

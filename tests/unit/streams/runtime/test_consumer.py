@@ -3,11 +3,12 @@
 import logging
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 from faust.types import TP
 
 from streams.features.table import StateRefused
 from streams.runtime.consumer import EARLIEST
-from streams.runtime.thread import within_log
+from streams.runtime.thread import ConsumerThread, within_log
 
 PARTITION = TP("payments", 3)
 
@@ -30,3 +31,13 @@ def test_an_offset_beyond_the_log_is_refused() -> None:
     """The topic was made anew: going on there would leave out its records until it is that long again."""
     with pytest.raises(StateRefused, match=r"payments/3 ends at offset 20, but .* offset 21"):
         within_log(PARTITION, 21, 10, 20)
+
+
+def test_a_consumer_that_has_found_no_broker_yet_is_refused_by_none() -> None:
+    """It is asked about its group from the first moment on, and a broker may take its time."""
+
+    class Thread:
+        _consumer = AIOKafkaConsumer.__new__(AIOKafkaConsumer)
+
+    Thread._consumer._coordinator = None
+    ConsumerThread.check(Thread())  # type: ignore[arg-type]
