@@ -157,6 +157,7 @@ class BatchConsumer(driver.Consumer):
             ready = {tp for tp in assigned if self._ahead[tp] < BATCHES_AHEAD} - self._held
             timeout = IDLE_POLL if len(ready) == len(assigned) else HELD_POLL
             fetched = await self._thread.poll(generation, ready, timeout)
+            self._ahead.update(fetched.keys())  # of all at once: the positions have moved past them
             by_topic: dict[str, list[Batch]] = {}
             for tp, (records, next_offset) in fetched.items():
                 batch = Batch(tp.topic, tp.partition, records, next_offset, generation)
@@ -166,7 +167,6 @@ class BatchConsumer(driver.Consumer):
 
     async def _deliver(self, batches: Sequence[Batch]) -> None:
         if batches[0].generation == self.generation:
-            self._ahead.update(batch.tp for batch in batches)
             await self.callback(_message(batches, self.app.consumer_generation_id))
 
     async def work(self, batches: Sequence[Batch], handler: Handler) -> None:
