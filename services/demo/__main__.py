@@ -57,13 +57,20 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except BrokenPipeError:  # `| head`: everything is stopped
         raise
-    except (LocalServerError, ProcessError, KafkaUnavailable, DemoError, OSError) as error:
+    except (LocalServerError, ProcessError, KafkaUnavailable, DemoError, OSError, KeyboardInterrupt) as error:
+        if _interrupted(error):
+            print("stopped while starting", file=sys.stderr)
+            return 130
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("stopped while starting", file=sys.stderr)
-        return 130
     return 0
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Say whether somebody ended it: what is ended in the middle may complain."""
+    while error and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def _demo(options: argparse.Namespace, settings: Settings, folder: Path) -> None:
