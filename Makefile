@@ -4,6 +4,8 @@ DURATION ?=
 SEED ?=
 MINUTES ?= 8
 BIN := .venv/bin
+# By itself xdist begins with the files of most tests; here what waits for servers does (pyproject.toml's testpaths).
+ABREAST := -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-containers images env compose-test simulate check bench recovery chaos cluster scenarios quality bench-quality up down lock clean
@@ -35,11 +37,11 @@ demo: setup .venv/servers ## the whole fraud pipeline live on this machine (DURA
 	@$(BIN)/python -m services.demo fraud $(if $(DURATION),--duration $(DURATION))
 
 test: setup .venv/servers ## all tests, the real local servers included, but those of `make cluster` and `make compose-test`
-	@$(BIN)/python -m pytest -n 3 --dist loadfile --ignore tests/integration/test_cluster.py
+	@$(BIN)/python -m pytest $(ABREAST) --ignore tests/integration/test_cluster.py
 
 test-containers: setup ## the integration tests again with the servers in containers, and compose-test's (needs Docker)
 	@$(BIN)/python -m tests.engines images
-	@$(BIN)/python -m pytest --engine containers -n 3 --dist loadfile tests/integration tests/contract; \
+	@$(BIN)/python -m pytest --engine containers $(ABREAST) tests/integration tests/contract; \
 		status=$$?; $(BIN)/python -m tests.engines sweep; exit $$status
 	@$(BIN)/python -m pytest --engine containers tests/containers
 

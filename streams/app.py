@@ -142,7 +142,7 @@ class StageWorker:
                     await evict_all(self._owned(), self._settings.max_entities, self._metrics)
                 except StoreUnavailable as error:
                     self._on_retry(error)
-                    await asyncio.sleep(ROOM_SECONDS)
+                await asyncio.sleep(ROOM_SECONDS)
             await agent.on_batches(batches)
 
         return on_batches

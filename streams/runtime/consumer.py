@@ -49,7 +49,7 @@ EARLIEST = -1
 BATCHES_AHEAD = 2  # per partition: one being worked on, one that waits for it
 IDLE_POLL = 1.0  # seconds; data that arrives ends a poll at once
 HELD_POLL = 0.01  # seconds, while some partition is paused or has its batches ahead
-MEMBERSHIP_POLL = 1.0
+MEMBERSHIP_POLL = 1.0  # seconds; aiokafka tells nobody that the group has refused us until it is asked
 COMMIT_SECONDS = 2.0  # no worker goes on from it
 TELL_SECONDS = 10.0  # between two lines about offsets that are not committed
 

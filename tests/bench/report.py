@@ -43,7 +43,7 @@ def table(figures: Mapping[str, Any]) -> str:
         if name.endswith("latency_ms") and value is not None:
             tail = (
                 f"{value['samples']:,} events at {value['rate_events_per_second']:,.0f}/s, "
-                f"machine {value['machine_cpu_share']:.0%} busy, {value['machine_stolen_share']:.0%} of it stolen"
+                f"machine {value['machine_cpu_share']:.0%} busy, {value['machine_stolen_share']:.0%} stolen"
             )
             shown = "  ".join(f"{p} {value[p]:.1f}" for p in ("p50", "p99", "p999"))
             lines.append(f"{name:<46} {shown}   ({tail})")

@@ -105,45 +105,42 @@ def test_a_claim_that_is_cut_short_leaves_nothing_claimed() -> None:
     asyncio.run(scenario())
 
 
+class Entities(list[None]):
+    """A table, as far as it is asked here."""
+
+    stage = FRAUD.features.stages[0]
+
+
+class Unkept:
+    """A partition whose checkpoints fail, as Redis is away; it is its agent as well."""
+
+    def __init__(self, entities: int) -> None:
+        self.table, self.owned = Entities([None] * entities), {0: self}
+        self.tried = asyncio.Event()
+        self.worked = 0
+
+    async def checkpoint(self, _: object) -> int:
+        self.tried.set()
+        raise StoreUnavailable("away")
+
+    async def on_batches(self, _: Sequence[Batch]) -> None:
+        self.worked += 1
+
+
 def test_far_too_many_entities_hold_up_the_next_batch() -> None:
     """None of them can be evicted while Redis is away; once there is room the batch is worked on."""
-    worked = list[object]()
-
-    class Agent:
-        def __init__(self) -> None:
-            self.owned = {0: Full()}
-
-        async def on_batches(self, batches: Sequence[Batch]) -> None:
-            worked.append(batches)
-
-    class Full:
-        """A partition whose checkpoints fail while Redis is away."""
-
-        def __init__(self) -> None:
-            self.table, self.away = Table(), asyncio.Event()
-
-        async def checkpoint(self, _: object) -> int:
-            self.away.set()
-            raise StoreUnavailable("away")
 
     async def scenario() -> None:
         worker, _ = built()
         worker._settings = replace(worker._settings, max_entities=10)
-        agent: Any = Agent()
-        full = agent.owned[0]
+        agent: Any = Unkept(entities=20)
         worker._agents = {"topic": agent}
         batch: Any = SimpleNamespace(generation=worker.app.batches.generation)
         handling = asyncio.create_task(worker._with_room(agent)([batch]))
-        await asyncio.wait_for(full.away.wait(), 10)
-        assert not worked
-        full.table.clear()
+        await asyncio.wait_for(agent.tried.wait(), 10)
+        assert not agent.worked
+        agent.table.clear()
         await asyncio.wait_for(handling, 10)
-        assert len(worked) == 1
-
-    class Table(list[None]):
-        stage = FRAUD.features.stages[0]
-
-        def __init__(self) -> None:
-            super().__init__([None] * 20)
+        assert agent.worked == 1
 
     asyncio.run(scenario())

@@ -1,13 +1,19 @@
 """Where a partition is read on: at the offset kept, if the log still has it."""
 
+import asyncio
 import logging
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer
 from faust.types import TP
 
 from streams.features.table import StateRefused
-from streams.runtime.consumer import EARLIEST
+from streams.runtime.consumer import EARLIEST, BatchConsumer
+from streams.runtime.fetching import Fetched
+from streams.runtime.records import Records
 from streams.runtime.thread import ConsumerThread, within_log
 
 PARTITION = TP("payments", 3)
@@ -41,3 +47,35 @@ def test_a_consumer_that_has_found_no_broker_yet_is_refused_by_none() -> None:
 
     Thread._consumer._coordinator = None
     ConsumerThread.check(Thread())  # type: ignore[arg-type]
+
+
+def test_what_is_taken_is_not_done_before_it_is_worked_on() -> None:
+    """A fetch brings several topics, which are handed over one after the other: none counts as done by its position."""
+    first, second = TP("events", 0), TP("hops", 0)
+    seen = []
+
+    class Fetcher:
+        should_stop = False
+
+    class Thread:
+        async def poll(self, *_: object) -> dict[TP, Fetched]:
+            records = Records.of([b"k"], [b"v"], [0], [1])
+            return {first: Fetched(records, 1), second: Fetched(records, 1)}
+
+        def fetched_to(self, _: TP) -> int:
+            return 1
+
+    class Consumer(BatchConsumer):
+        should_stop = False
+
+        def __init__(self) -> None:
+            self.generation, self._ahead, self._held, self._done = 0, Counter(), set(), {first: 0, second: 0}
+            self._thread: Any = Thread()
+            self.app: Any = SimpleNamespace(consumer_generation_id=0)
+
+        async def callback(self, _: object) -> None:
+            seen.append(self.reached())
+            Fetcher.should_stop = True
+
+    asyncio.run(Consumer()._drain(Fetcher()))
+    assert seen == [{first: 0, second: 0}] * 2
