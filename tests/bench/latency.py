@@ -25,7 +25,8 @@ from tests.bench.worker import BenchError, Worker
 from tests.bench.workload import index_of
 
 WARMUP_SECONDS, MEASURED_SECONDS = 20.0, 20.0  # a broker compiles itself for its first half minute
-LEAD_SECONDS = 4.0  # the producer imports and makes its events in this time
+LEAD_SECONDS, LEAD_EVENTS = 4.0, 40_000  # the producer imports, and makes so many events a second
+SINK_SECONDS = 1.0  # the consumer connects
 GRACE_SECONDS = 20.0
 FLOOD_RATE, FLOOD_SECONDS = 50_000.0, 4.0  # more than two cores manage together
 FLOOD_GRACE_SECONDS = 120.0  # a machine that is busy otherwise manages a tenth of it
@@ -93,12 +94,14 @@ def measure(worker: Worker, flow: Flow, turn: int, rate: float) -> Latency:
 
 def _play(worker: Worker, flow: Flow, turn: int, rate: float, seconds: float, grace: float) -> _Turn:
     due = schedule(rate, seconds)
-    cpu, machine = worker.cpu_seconds(), psutil.cpu_times()
     with Processes(worker.log.parent, {}) as children:
-        begin = time.time() + LEAD_SECONDS
+        begin = time.time() + LEAD_SECONDS + due.size / LEAD_EVENTS
         arguments = (flow.kafka, flow.events, flow.partitions, turn, rate, seconds, begin)
         producer = children.start("producer", "tests.bench.openloop", *map(str, arguments))
+        time.sleep(max(0.0, begin - time.time() - SINK_SECONDS))
+        cpu, machine = worker.cpu_seconds(), psutil.cpu_times()
         seen = uvloop.run(_sink(flow, due.size, begin + seconds + grace, worker.check))
+        share = (worker.cpu_seconds() - cpu) / (SINK_SECONDS + seconds)
         busy, stolen = _shares(machine, psutil.cpu_times())
         late = _finished(producer)
     if missing := int(np.isnan(seen).sum()):
@@ -106,7 +109,6 @@ def _play(worker: Worker, flow: Flow, turn: int, rate: float, seconds: float, gr
             f"{worker.name}: {missing} of {due.size} results missing {grace:.0f} s after the last event, at "
             f"{rate:.0f} events/s on a machine {busy:.0%} busy"
         )
-    share = (worker.cpu_seconds() - cpu) / (LEAD_SECONDS + seconds)
     return _Turn(due, seen - begin - due, late, share, busy, stolen)
 
 

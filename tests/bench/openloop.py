@@ -3,24 +3,30 @@
 `python -m tests.bench.openloop KAFKA TOPIC PARTITIONS TURN RATE SECONDS BEGIN`: Poisson arrivals at RATE events/s,
 from BEGIN (seconds since the epoch) on; their event times are later than those of the TURN before. The last line of its
 output is how late its sends were, in ms (p50, p99, max).
+
+All requests are written before the clock starts, as producers elsewhere would take nothing from the processor that is
+measured; they wait for no answer, but each must be one without an error.
 """
 
-import asyncio
 import json
+import socket
+import struct
 import sys
 import time
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-import uvloop
+from aiokafka.protocol.produce import ProduceRequest, ProduceRequest_v7, ProduceResponse_v7
 from numpy.typing import NDArray
 
-from streams.runtime.records import Spans, by_partition
-from streams.runtime.sender import Sender
+from streams.runtime.records import Spans, build, by_partition
 from tests.bench.workload import START_MS, Workload, transactions
 
 SEED = 7
 TICK_SECONDS = 0.002
 TURN_MS = 90 * 86_400_000  # longer than the events of the throughput parts last, or those of a turn
+ANSWER_SECONDS = 20.0
+LENGTH = struct.Struct(">i")
 
 
 def schedule(rate: float, seconds: float) -> NDArray[np.float64]:
@@ -30,33 +36,84 @@ def schedule(rate: float, seconds: float) -> NDArray[np.float64]:
     return due
 
 
-async def produce(
-    kafka: str, topic: str, partitions: int, events: Workload, due: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Send every event when it is due (seconds since the epoch); return how late each was, in seconds.
+def ticks(due: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return when something is sent, whenever anything has come due, and up to which event."""
+    tick = np.ceil(due / TICK_SECONDS).astype(np.int64)
+    last = np.flatnonzero(np.diff(tick, append=-1))
+    return tick[last] * TICK_SECONDS, last + 1
 
-    It sends through the project's own batches: a heavier producer would take the processor from what is measured.
-    """
-    sent = np.empty(len(events))
+
+def requests(
+    topic: str, partitions: int, events: Workload, times: Sequence[float], ends: Sequence[int]
+) -> Iterator[bytes]:
+    """Yield the bytes of one produce request for each of `times` (seconds since the epoch): the events up to `ends`."""
     keys, values = Spans.of(events.keys), Spans.of(events.values)
     partition = np.array(events.partition(partitions), np.int32)
-    sender = Sender(kafka)
-    await sender.start()
-    await sender.partitions(topic)
     at = 0
-    while at < len(events):
-        now = time.time()
-        end = int(np.searchsorted(due, now, side="right"))
-        for target, rows in by_partition(partition[at:end], partitions):
-            times = np.full(rows.size, int(now * 1000), np.int64)
-            sender.send_records(topic, target, keys.take(at + rows), values.take(at + rows), times)
-        sent[at:end] = now
+    for number, (moment, end) in enumerate(zip(times, ends, strict=True)):
+        stamps = np.full(end - at, int(moment * 1000), np.int64)
+        some_keys, some_values = keys.take(slice(at, end)), values.take(slice(at, end))
+        batches = [
+            (target, batch)
+            for target, rows in by_partition(partition[at:end], partitions)
+            for batch in build(some_keys, some_values, stamps, rows)
+        ]
+        asked = ProduceRequest(
+            transactional_id=None, required_acks=-1, timeout=int(ANSWER_SECONDS * 1000), topics=[(topic, batches)]
+        ).build(ProduceRequest_v7)
+        body = asked.build_request_header(correlation_id=number, client_id="openloop").encode() + asked.encode()
+        yield LENGTH.pack(len(body)) + body
         at = end
-        await asyncio.sleep(TICK_SECONDS)
-    await sender.acked(sender.mark())
-    await sender.stop()
-    lateness: NDArray[np.float64] = sent - due
-    return lateness
+
+
+def play(broker: str, frames: Sequence[bytes], times: Sequence[float]) -> list[float]:
+    """Send each request at its time (seconds since the epoch), or as soon after as it can be; return when each was.
+
+    One broker leads all partitions. Raises OSError where it ends the connection, does not answer or refuses.
+    """
+    sent, answers = [], bytearray()
+    host, port = broker.rsplit(":", 1)
+    with socket.create_connection((host, int(port)), ANSWER_SECONDS) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(None)  # with one, `_arrived` would wait
+        for frame, moment in zip(frames, times, strict=True):
+            time.sleep(max(0.0, moment - time.time()))
+            sent.append(time.time())
+            connection.sendall(frame)
+            answers += _arrived(connection)
+        connection.settimeout(ANSWER_SECONDS)
+        for _ in frames:
+            _check(_answer(connection, answers))
+    return sent
+
+
+def _arrived(connection: socket.socket) -> bytes:
+    """Return what is there of the answers, without waiting."""
+    try:
+        return connection.recv(1 << 16, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return b""
+
+
+def _answer(connection: socket.socket, answers: bytearray) -> bytes:
+    """Take the next answer from those that are there, waiting for it if need be."""
+    while len(answers) < LENGTH.size or len(answers) < LENGTH.size + LENGTH.unpack_from(answers)[0]:
+        more = connection.recv(1 << 16)
+        if not more:
+            raise OSError("the broker has ended the connection")
+        answers += more
+    end = LENGTH.size + LENGTH.unpack_from(answers)[0]
+    answer = bytes(answers[LENGTH.size : end])
+    del answers[:end]
+    return answer
+
+
+def _check(answer: bytes) -> None:
+    """Raise OSError of an answer with an error."""
+    for _, partitions in ProduceResponse_v7.decode(answer[4:]).topics:  # after the number of the request
+        for partition, error, *_ in partitions:
+            if error:
+                raise OSError(f"partition {partition}: the broker has refused events with error {error}")
 
 
 def main(arguments: list[str]) -> None:
@@ -64,9 +121,12 @@ def main(arguments: list[str]) -> None:
     kafka, topic, partitions, turn, rate, seconds, begin = arguments
     due = schedule(float(rate), float(seconds))
     events = transactions(due.size, seed=SEED, start_ms=START_MS + int(turn) * TURN_MS)
-    late = uvloop.run(produce(kafka, topic, int(partitions), events, due + float(begin)))
-    p50, p99 = np.percentile(late * 1000, [50, 99]).tolist()
-    print(json.dumps({"p50": p50, "p99": p99, "max": float(late.max()) * 1000}))
+    after, ends = ticks(due)
+    times = (after + float(begin)).tolist()
+    sent = play(kafka, list(requests(topic, int(partitions), events, times, ends.tolist())), times)
+    late = (np.repeat(sent, np.diff(ends, prepend=0)) - due - float(begin)) * 1000
+    p50, p99 = np.percentile(late, [50, 99]).tolist()
+    print(json.dumps({"p50": p50, "p99": p99, "max": float(late.max())}))
 
 
 if __name__ == "__main__":
