@@ -143,6 +143,7 @@ class StageWorker:
                 except StoreUnavailable as error:
                     self._on_retry(error)
                 await asyncio.sleep(ROOM_SECONDS)
+            await self._sender.written()
             await agent.on_batches(batches)
 
         return on_batches

@@ -39,9 +39,9 @@ class BatchApp(faust.App):
     kafka: Kafka
 
     @property
-    def source_topics(self) -> set[str]:
-        """The topics that the registered agents read."""
-        return {topic for agent in self.agents.values() for topic in agent.get_topic_names()}
+    def source_topics(self) -> list[str]:
+        """The topics that the registered agents read, in their order."""
+        return [topic for agent in self.agents.values() for topic in agent.get_topic_names()]
 
     @property
     def batches(self) -> BatchConsumer:

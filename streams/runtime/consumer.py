@@ -149,6 +149,8 @@ class BatchConsumer(driver.Consumer):
                 raise
 
     async def _drain(self, fetcher: Any) -> None:
+        # Agents in the order of their registration: what one makes is on its way while the next one works.
+        topics = self.app.source_topics
         while not (self.should_stop or fetcher.should_stop):
             generation, assigned = self.generation, self._done.keys()
             if generation < 0 or not assigned:
@@ -158,11 +160,10 @@ class BatchConsumer(driver.Consumer):
             timeout = IDLE_POLL if len(ready) == len(assigned) else HELD_POLL
             fetched = await self._thread.poll(generation, ready, timeout)
             self._ahead.update(fetched.keys())  # of all at once: the positions have moved past them
-            by_topic: dict[str, list[Batch]] = {}
+            by_topic: dict[str, list[Batch]] = {topic: [] for topic in topics}
             for tp, (records, next_offset) in fetched.items():
-                batch = Batch(tp.topic, tp.partition, records, next_offset, generation)
-                by_topic.setdefault(tp.topic, []).append(batch)
-            for batches in by_topic.values():
+                by_topic[tp.topic].append(Batch(tp.topic, tp.partition, records, next_offset, generation))
+            for batches in filter(None, by_topic.values()):
                 await self._deliver(batches)
 
     async def _deliver(self, batches: Sequence[Batch]) -> None:

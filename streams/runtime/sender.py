@@ -1,18 +1,22 @@
 """Records on their way to Kafka: whole batches are handed over at once, and their acknowledgements awaited later.
 
-The order of batches to one partition is kept, also when the broker makes one of them wait: aiokafka has one
-request per broker and one batch per partition in flight, and puts a batch that must be retried back in front.
+The order of batches to one partition is kept, also when the broker makes one of them wait: there is one batch per
+partition in flight, and aiokafka puts one that must be retried back in front. A broker may have several requests in
+flight, of different partitions: by itself aiokafka would let what one stage makes wait for the scores of another.
 A batch may be written twice if the broker's answer is lost (receivers drop what they have seen, design D3);
-it is never lost in silence. Once a batch has failed for good nothing that waits is written any more: a receiver
-that has seen what came after it would take the resent batch for a duplicate.
+it is never lost in silence. Once a batch has failed for good nothing that waits is written any more (a request of other
+partitions that is in flight may be, again too): a receiver that has seen what came after it in its partition would take
+the resent batch for a duplicate.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import count
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.errors import KafkaError, ProducerClosed
 from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulator, MessageBatch
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
@@ -39,6 +43,7 @@ Mark = frozenset[Ack]
 
 REQUEST_TIMEOUT = 20.0  # seconds for one request
 DELIVERY_TIMEOUT = 300.0  # seconds within which a broker may come back
+TURNS = 8  # of the event loop; aiokafka takes fewer to write what was handed over
 ROOM = 64 << 20  # bytes handed over but not acknowledged, above which `room` waits
 
 
@@ -58,8 +63,7 @@ class _Prebuilt(BatchBuilder):
 class _Gathering(BatchBuilder):
     """A batch that takes in more records until aiokafka picks it up, and is written only then.
 
-    aiokafka has one request per broker in flight: without this, many small batches would each wait for the
-    one before.
+    A partition has one batch in flight: without this, many small ones would each wait for the one before.
     """
 
     def __init__(self) -> None:
@@ -91,6 +95,8 @@ class _Gathering(BatchBuilder):
 class _Queue(MessageAccumulator):
     """aiokafka's queue, which writes nothing after a batch that failed."""
 
+    client: AIOKafkaClient
+
     def drop(self, error: BaseException) -> None:
         """Fail what waits; what is in flight has its own end."""
         waiting = [batch for batches in self._batches.values() for batch in batches]
@@ -99,12 +105,33 @@ class _Queue(MessageAccumulator):
             if not batch.future.done():
                 batch.future.set_exception(error)
 
-    def drain_by_nodes(self, *args: Any, **kwargs: Any) -> Any:
-        """Take batches to be written, unless one has failed whose `_settle` is still to be called."""
+    def drain_by_nodes(self, ignore_nodes: Collection[int], muted_partitions: Collection[TopicPartition]) -> Any:
+        """Take batches to be written, unless one has failed whose `_settle` is still to be called.
+
+        Of brokers with a request in flight those not connected are left out: each request would connect by itself.
+        """
         for batch in list(self._pending_batches):
             if batch.future.done() and (error := batch.future.exception()) is not None:
                 self.drop(error)
-        return super().drain_by_nodes(*args, **kwargs)
+        return super().drain_by_nodes({node for node in ignore_nodes if not self._connected(node)}, muted_partitions)
+
+    def _connected(self, node: int) -> bool:
+        connection = self.client._conns.get((node, ConnectionGroup.DEFAULT))
+        return connection is not None and connection.connected()
+
+
+class _InFlight(Counter[int]):
+    """How many requests each broker has to answer; aiokafka's set of them had one a broker."""
+
+    def add(self, node: int) -> None:
+        """Note another request."""
+        self[node] += 1
+
+    def remove(self, node: int) -> None:
+        """Note that one has ended."""
+        self[node] -= 1
+        if not self[node]:
+            del self[node]
 
 
 class Sender:
@@ -130,6 +157,8 @@ class Sender:
         )
         self._queue: _Queue = self._producer._message_accumulator
         self._queue.__class__ = _Queue
+        self._queue.client = self._producer.client
+        self._producer._sender._in_flight = _InFlight()
         self._queue._batch_ttl = self._delivery_timeout  # else the timeout of a request
         try:
             await self._producer.start()
@@ -169,6 +198,13 @@ class Sender:
         ack: Ack = self._append(_Prebuilt(batch, batch_count(batch)), target).future
         self._count(ack, len(batch))
         return ack
+
+    async def written(self) -> None:
+        """Let what may be sent now be written, by a task of aiokafka's, before the caller computes on."""
+        muted = self._producer._sender._muted_partitions
+        if any(target not in muted for target in self._queue._batches):
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
 
     def _target(self, topic: str, partition: int) -> TopicPartition:
         if self._failure is not None:

@@ -178,7 +178,7 @@ async def _check(app: BatchApp, topics: Iterable[Topic]) -> None:
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # the error raised says it all
     try:
         await client.bootstrap()
-        there = await partition_counts(client, app.source_topics | declared.keys())
+        there = await partition_counts(client, {*app.source_topics, *declared})
     except KafkaError as error:
         raise unavailable(kafka, error) from None
     finally:

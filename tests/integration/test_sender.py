@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from aiokafka.conn import AIOKafkaConnection
+from aiokafka.protocol.produce import ProduceRequest
 from kafka import KafkaConsumer
 from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.structs import TopicPartition
@@ -93,6 +95,38 @@ def test_many_batches_handed_over_at_once_keep_their_order(kafka):
         await sender.stop()
 
     asyncio.run(scenario())
+
+
+def test_what_is_written_does_not_wait_for_answers(kafka, monkeypatch):
+    """A batch is written while another partition's is in flight to the same broker, before its caller computes on."""
+    topic = new_topic(kafka, 2)
+    written, read_on = [], asyncio.Event()
+    send = AIOKafkaConnection.send
+
+    def spied(self, request, *args, **options):
+        written.append(type(request))
+        return answer(send(self, request, *args, **options))
+
+    async def answer(answered):
+        await read_on.wait()
+        return await answered
+
+    async def scenario() -> list[int]:
+        sender = await started(kafka)
+        await sender.partitions(topic)
+        monkeypatch.setattr(AIOKafkaConnection, "send", spied)
+        counts = []
+        for partition in range(2):
+            sender.send_batch(topic, partition, batch([b"1"]))
+            await sender.written()
+            counts.append(written.count(ProduceRequest))
+        read_on.set()
+        await sender.acked(sender.mark())
+        await sender.stop()
+        return counts
+
+    assert asyncio.run(scenario()) == [1, 2]
+    assert [[record.value for record in read(kafka, topic, partition)] for partition in range(2)] == [[b"1"], [b"1"]]
 
 
 def test_a_mark_does_not_wait_for_what_came_after(kafka):

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiokafka.errors import KafkaError
@@ -111,6 +111,13 @@ class Entities(list[None]):
     stage = FRAUD.features.stages[0]
 
 
+class Idle:
+    """A sender for which nothing waits."""
+
+    async def written(self) -> None:
+        return
+
+
 class Unkept:
     """A partition whose checkpoints fail, as Redis is away; it is its agent as well."""
 
@@ -135,6 +142,7 @@ def test_far_too_many_entities_hold_up_the_next_batch() -> None:
         worker._settings = replace(worker._settings, max_entities=10)
         agent: Any = Unkept(entities=20)
         worker._agents = {"topic": agent}
+        worker._sender = cast(Any, Idle())
         batch: Any = SimpleNamespace(generation=worker.app.batches.generation)
         handling = asyncio.create_task(worker._with_room(agent)([batch]))
         await asyncio.wait_for(agent.tried.wait(), 10)

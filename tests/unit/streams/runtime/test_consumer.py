@@ -50,9 +50,12 @@ def test_a_consumer_that_has_found_no_broker_yet_is_refused_by_none() -> None:
 
 
 def test_what_is_taken_is_not_done_before_it_is_worked_on() -> None:
-    """A fetch brings several topics, which are handed over one after the other: none counts as done by its position."""
+    """A fetch brings several topics, which are handed over one after the other: none counts as done by its position.
+
+    The earlier agent has its batches first, whatever the order of the answer.
+    """
     first, second = TP("events", 0), TP("hops", 0)
-    seen = []
+    seen, order = [], []
 
     class Fetcher:
         should_stop = False
@@ -60,7 +63,7 @@ def test_what_is_taken_is_not_done_before_it_is_worked_on() -> None:
     class Thread:
         async def poll(self, *_: object) -> dict[TP, Fetched]:
             records = Records.of([b"k"], [b"v"], [0], [1])
-            return {first: Fetched(records, 1), second: Fetched(records, 1)}
+            return {second: Fetched(records, 1), first: Fetched(records, 1)}
 
         def fetched_to(self, _: TP) -> int:
             return 1
@@ -71,11 +74,13 @@ def test_what_is_taken_is_not_done_before_it_is_worked_on() -> None:
         def __init__(self) -> None:
             self.generation, self._ahead, self._held, self._done = 0, Counter(), set(), {first: 0, second: 0}
             self._thread: Any = Thread()
-            self.app: Any = SimpleNamespace(consumer_generation_id=0)
+            self.app: Any = SimpleNamespace(consumer_generation_id=0, source_topics=["events", "hops"])
 
-        async def callback(self, _: object) -> None:
+        async def callback(self, message: Any) -> None:
             seen.append(self.reached())
+            order.append(message.topic)
             Fetcher.should_stop = True
 
     asyncio.run(Consumer()._drain(Fetcher()))
+    assert order == ["events", "hops"]
     assert seen == [{first: 0, second: 0}] * 2
