@@ -4,6 +4,7 @@ A test that uses one of these fixtures is an integration test and is marked as o
 use topics, keys and use cases of their own.
 """
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -27,7 +28,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Containers that were asked for and cannot be had are an error, never a skip."""
+    """Containers that were asked for and cannot be had are an error, never a skip; Ctrl-C ends what is tested."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as where a shell has started the tests in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("--engine") == ON_CONTAINERS and (why := images.obstacle()):
         raise pytest.UsageError(f"--engine containers: {why}")
 
