@@ -67,7 +67,7 @@ class StageWorker:
             self._inputs |= {
                 usecase.states(stage, number): TP(agent.topic.name, number) for number in range(agent.topic.partitions)
             }
-            self.app.on_batches(agent.topic.name, name=stage.entity)(self._with_room(agent))
+            self.app.on_batches(agent.topic.name, name=stage.entity)(self._handler(agent))
         sources = [agent.topic for agent in self._agents.values()]
         self._monitor = Monitor(self.health, settings.kafka, sources, self._standings, {"redis": self._store.ping})
         self._models = ModelFeed(usecase, settings.kafka, topics, settings.signing_key(), metrics, self._swap)
@@ -126,27 +126,31 @@ class StageWorker:
         faults.point("assigned")
         log.info("ready, with %d partitions", len(partitions))
 
-    def _with_room(self, agent: StageAgent) -> Handler:
-        """Return the agent's handler, which first makes room where there are far too many entities in memory.
-
-        None can be evicted before it is kept: while Redis is away, it waits, or new ones would fill the memory.
-        """
+    def _handler(self, agent: StageAgent) -> Handler:
+        """Return the agent's handler, before which there is room, and what the stage before has made is on its way."""
 
         async def on_batches(batches: Sequence[Batch]) -> None:
-            most = self._settings.max_entities * 5 // 4
-            while sum(len(one.table) for one in self._owned()) > most:
-                if self.app.should_stop or batches[0].generation != self.app.batches.generation:
-                    break  # whoever gives the partitions up waits for this
-                try:
-                    await checkpoint_all(self._owned(), self._sender, self._metrics)
-                    await evict_all(self._owned(), self._settings.max_entities, self._metrics)
-                except StoreUnavailable as error:
-                    self._on_retry(error)
-                await asyncio.sleep(ROOM_SECONDS)
+            await self._make_room(batches[0].generation)
             await self._sender.written()
             await agent.on_batches(batches)
 
         return on_batches
+
+    async def _make_room(self, generation: int) -> None:
+        """Return once there are not far too many entities in memory, or another generation of partitions has come.
+
+        None can be evicted before it is kept: while Redis is away, it waits, or new ones would fill the memory.
+        """
+        most = self._settings.max_entities * 5 // 4
+        while sum(len(one.table) for one in self._owned()) > most:
+            if self.app.should_stop or generation != self.app.batches.generation:
+                return  # whoever gives the partitions up waits for this
+            try:
+                await checkpoint_all(self._owned(), self._sender, self._metrics)
+                await evict_all(self._owned(), self._settings.max_entities, self._metrics)
+            except StoreUnavailable as error:
+                self._on_retry(error)
+            await asyncio.sleep(ROOM_SECONDS)
 
     def _owned(self) -> list[OwnedPartition]:
         return [owned for agent in self._agents.values() for owned in agent.owned.values()]

@@ -4,9 +4,9 @@ The order of batches to one partition is kept, also when the broker makes one of
 partition in flight, and aiokafka puts one that must be retried back in front. A broker may have several requests in
 flight, of different partitions: by itself aiokafka would let what one stage makes wait for the scores of another.
 A batch may be written twice if the broker's answer is lost (receivers drop what they have seen, design D3);
-it is never lost in silence. Once a batch has failed for good nothing that waits is written any more (a request of other
-partitions that is in flight may be, again too): a receiver that has seen what came after it in its partition would take
-the resent batch for a duplicate.
+it is never lost in silence. Once a batch has failed for good nothing that waits is written any more, as a receiver that
+has seen what came after it in its partition would take the resent batch for a duplicate; of other partitions what is
+in flight by then may still be written.
 """
 
 import asyncio

@@ -4,10 +4,10 @@ Both ends read the same clock. Counting from when the event was *due*, not sent,
 figures (no coordinated omission). The first `WARMUP_SECONDS` are thrown away.
 """
 
+import asyncio
 import json
 import subprocess
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,7 +26,6 @@ from tests.bench.workload import index_of
 
 WARMUP_SECONDS, MEASURED_SECONDS = 20.0, 20.0  # a broker compiles itself for its first half minute
 LEAD_SECONDS, LEAD_EVENTS = 4.0, 40_000  # the producer imports, and makes so many events a second
-SINK_SECONDS = 1.0  # the consumer connects
 GRACE_SECONDS = 20.0
 FLOOD_RATE, FLOOD_SECONDS = 50_000.0, 4.0  # more than two cores manage together
 FLOOD_GRACE_SECONDS = 120.0  # a machine that is busy otherwise manages a tenth of it
@@ -98,10 +97,8 @@ def _play(worker: Worker, flow: Flow, turn: int, rate: float, seconds: float, gr
         begin = time.time() + LEAD_SECONDS + due.size / LEAD_EVENTS
         arguments = (flow.kafka, flow.events, flow.partitions, turn, rate, seconds, begin)
         producer = children.start("producer", "tests.bench.openloop", *map(str, arguments))
-        time.sleep(max(0.0, begin - time.time() - SINK_SECONDS))
-        cpu, machine = worker.cpu_seconds(), psutil.cpu_times()
-        seen = uvloop.run(_sink(flow, due.size, begin + seconds + grace, worker.check))
-        share = (worker.cpu_seconds() - cpu) / (SINK_SECONDS + seconds)
+        seen, cpu, machine = uvloop.run(_sink(flow, worker, due.size, begin, begin + seconds + grace))
+        share = (worker.cpu_seconds() - cpu) / (time.time() - begin)
         busy, stolen = _shares(machine, psutil.cpu_times())
         late = _finished(producer)
     if missing := int(np.isnan(seen).sum()):
@@ -131,11 +128,13 @@ def _finished(producer: Process) -> dict[str, float]:
     return late
 
 
-async def _sink(flow: Flow, count: int, deadline: float, check: Callable[[], None]) -> NDArray[np.float64]:
-    """Return when each new score came in (seconds since the epoch), NaN for those that did not.
+async def _sink(
+    flow: Flow, worker: Worker, count: int, begin: float, deadline: float
+) -> tuple[NDArray[np.float64], float, Any]:
+    """Return when each new score came in (seconds since the epoch; NaN: never), and what was spent by `begin`.
 
-    It reads no more than which event it was, through the project's own batches: a heavier consumer would take the
-    processor from what is measured.
+    The latter is the worker's CPU seconds and the machine's times. It reads no more than which event it was, through
+    the project's own batches: a heavier consumer would take the processor from what is measured.
     """
     seen = np.full(count, np.nan)
     left = count
@@ -144,6 +143,8 @@ async def _sink(flow: Flow, count: int, deadline: float, check: Callable[[], Non
         partitions = [TopicPartition(flow.results, partition) for partition in range(flow.partitions)]
         consumer.assign(partitions)
         await consumer.seek_to_end()
+        await asyncio.sleep(max(0.0, begin - time.time()))
+        cpu, machine = worker.cpu_seconds(), psutil.cpu_times()
         while left > 0 and time.time() < deadline:
             await fetcher.wait(partitions, timeout=0.2)
             fetched = fetcher.take(partitions)
@@ -152,5 +153,5 @@ async def _sink(flow: Flow, count: int, deadline: float, check: Callable[[], Non
                 seen[[index_of(one) for one in flow.ids(records)]] = now
                 left -= len(records)
             if not fetched:
-                check()
-    return seen
+                worker.check()
+    return seen, cpu, machine

@@ -144,7 +144,7 @@ def test_far_too_many_entities_hold_up_the_next_batch() -> None:
         worker._agents = {"topic": agent}
         worker._sender = cast(Any, Idle())
         batch: Any = SimpleNamespace(generation=worker.app.batches.generation)
-        handling = asyncio.create_task(worker._with_room(agent)([batch]))
+        handling = asyncio.create_task(worker._handler(agent)([batch]))
         await asyncio.wait_for(agent.tried.wait(), 10)
         assert not agent.worked
         agent.table.clear()

@@ -1,4 +1,4 @@
-"""Where a partition is read on: at the offset kept, if the log still has it."""
+"""Where a partition is read on, how batches are handed to agents, and when nothing is refused."""
 
 import asyncio
 import logging

@@ -312,7 +312,6 @@ def test_a_former_owner_archives_nothing() -> None:
 
 def test_a_former_owner_deletes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is still pruning when another has begun a round is told so before it takes the other's for its own."""
-
     monkeypatch.setattr(snapshot_store, "_sound", lambda _: True)
 
     async def scenario() -> None:
