@@ -1,4 +1,11 @@
-"""Where rings lie: blocks of one arena, moved together into a new one when it is full (Numba)."""
+"""Where rings lie: blocks of one arena, of 4, 8, 16, … records; what a ring leaves another takes.
+
+So nothing is ever copied but the ring that grows, and no event waits for more: when the arena is full its pages are
+mapped at another address where there is more room.
+"""
+
+import mmap
+from contextlib import suppress
 
 import numba
 import numpy as np
@@ -12,6 +19,11 @@ F64s = NDArray[np.float64]
 Rings = NDArray[np.void]
 
 SMALLEST_RING = 4
+USED, FREE = 0, 1
+"""In `Arena.blocks`: how much of the arena was ever taken; from `FREE` on, where the first free block of 1, 2, 4, …
+records is, -1 for none."""
+FIRST_SIZE, GROWTH = 1024, 1 << 14
+"""In records; `GROWTH` is more than one ring can ask for at once."""
 
 ring_type = np.dtype([("base", "i8"), ("capacity", "i4"), ("first", "i4"), ("size", "i4"), ("tiled", "i4")])
 """Where a ring lies: records base + first … base + first + size - 1 of a block of `capacity` at `base`; and whether
@@ -19,8 +31,57 @@ it has tiles, so that nobody needs to look for them."""
 RINGS = types.Array(numba.from_dtype(ring_type), 2, "C")
 
 
+class Arena:
+    """Records as times int64 and values float64 of one length, and which blocks of them are taken."""
+
+    def __init__(self, size: int = FIRST_SIZE) -> None:
+        self._memory = [_mapped(8 * size), _mapped(8 * size)]
+        self._look()
+        self.blocks = np.full(FREE + 32, -1, np.int64)
+        self.blocks[USED] = 0
+
+    def grow(self) -> None:
+        """Make room for another block; no view of the arrays may be in use."""
+        size = self.times.size + max(GROWTH, self.times.size // 2)
+        del self.times, self.values  # what is being looked at cannot be resized
+        self._memory = [_resized(part, 8 * size) for part in self._memory]
+        self._look()
+
+    def compacted(self, rings: Rings) -> "Arena":
+        """Return the arena, or one of half its size with all rings moved there, if that leaves half of it free."""
+        used = _compacted_size(rings)
+        if self.times.size <= max(2 * GROWTH, 4 * used):
+            return self
+        smaller = Arena(2 * used + FIRST_SIZE)
+        smaller.blocks[USED] = _compact(rings, self.times, self.values, smaller.times, smaller.values)
+        return smaller
+
+    def _look(self) -> None:
+        self.times: I64s = np.frombuffer(self._memory[0], np.int64)
+        self.values: F64s = np.frombuffer(self._memory[1], np.float64)
+
+
+def _mapped(size: int) -> mmap.mmap:
+    """Return zeroed memory, of pages that are there once they are written; large ones, as rings lie far apart."""
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):  # Linux alone has it
+        with suppress(OSError):  # and not each kernel
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
+
+
+def _resized(memory: mmap.mmap, size: int) -> mmap.mmap:
+    try:
+        memory.resize(size)
+    except SystemError:  # where pages cannot be mapped anew, as on macOS
+        larger = _mapped(size)
+        larger[: len(memory)] = memory[:]
+        return larger
+    return memory
+
+
 @kernel(INT(RINGS, I64, F64, OUT_I64, OUT_F64))
-def compact(rings: Rings, old_times: I64s, old_values: F64s, times: I64s, values: F64s) -> int:
+def _compact(rings: Rings, old_times: I64s, old_values: F64s, times: I64s, values: F64s) -> int:
     """Copy every ring into a new arena, at the smallest block that leaves it room to grow; return what is used."""
     used = 0
     for slot in range(rings.shape[0]):
@@ -41,8 +102,8 @@ def compact(rings: Rings, old_times: I64s, old_values: F64s, times: I64s, values
 
 
 @kernel(INT(RINGS))
-def compacted_size(rings: Rings) -> int:
-    """Return how many records `compact` will use."""
+def _compacted_size(rings: Rings) -> int:
+    """Return how many records `_compact` will use."""
     used = 0
     for slot in range(rings.shape[0]):
         for which in range(rings.shape[1]):

@@ -20,9 +20,24 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from streams.features.arena import RINGS, SMALLEST_RING, F64s, I64s, Rings
+from streams.features.arena import FREE, RINGS, SMALLEST_RING, USED, F64s, I64s, Rings
 from streams.features.spec import HOUR, Aggregate, Over
-from streams.kernels import F64, F64_2D, I8, I64, INT, OUT_BYTES, OUT_F64, OUT_F64_2D, OUT_FLAGS, OUT_I64, kernel, many
+from streams.kernels import (
+    F64,
+    F64_2D,
+    FLAG,
+    I8,
+    I64,
+    INT,
+    OUT_BYTES,
+    OUT_F64,
+    OUT_F64_2D,
+    OUT_FLAGS,
+    OUT_I64,
+    VOID,
+    kernel,
+    many,
+)
 
 EVENT_KIND, LABEL_KIND = int(Over.EVENTS), int(Over.LABELS)
 COUNT, SUM, MEAN = int(Aggregate.COUNT), int(Aggregate.SUM), int(Aggregate.MEAN)
@@ -36,8 +51,6 @@ NEW_TILES = MOST_RECORDS // 2 // BLOCK
 TILE = 3
 """A tile is three records of the arena: (time of its oldest, mean), (time of its newest, sum of the squared
 distances from the mean), (count · 64 + level, largest)."""
-GROWTH = 1 << 14
-"""More records than the rings of one entity can ask of the arena at once."""
 
 HORIZON = HOUR
 """How much older (ms) than its entity's newest event an event may be for its id to be remembered."""
@@ -54,26 +67,88 @@ def _evict(ring, times, oldest):
 
 
 @njit(cache=True)
-def _make_room(ring, times, values, used, room):
-    """Make room for `room` records more, moving the ring if need be; return what is used, -1 if the arena is full."""
+def _class(capacity):
+    """Return where in `blocks` the free blocks of so many records, a power of two, begin."""
+    at = FREE
+    while 1 << (at - FREE) < capacity:
+        at += 1
+    return at
+
+
+@njit(cache=True)
+def _take(capacity, times, blocks):
+    """Return where a block begins that nobody has, -1 if the arena is full."""
+    kind = _class(capacity)
+    base = blocks[kind]
+    if base >= 0:
+        blocks[kind] = times[base]  # a free block begins with where the next one is
+    elif blocks[USED] + capacity <= times.size:
+        base = blocks[USED]
+        blocks[USED] += capacity
+    return base
+
+
+@njit(cache=True)
+def _give(base, capacity, times, blocks):
+    """Let others have a block."""
+    if capacity > 0:
+        kind = _class(capacity)
+        times[base] = blocks[kind]
+        blocks[kind] = base
+
+
+@njit(cache=True)
+def _make_room(ring, times, values, blocks, room):
+    """Make room for `room` records more, moving the ring if need be; return False if the arena is full."""
     base, first, size, capacity = ring["base"], ring["first"], ring["size"], ring["capacity"]
     if first + size + room <= capacity:
-        return used
-    if (size + room) * 2 <= capacity:
-        target = base
-    else:
-        capacity = max(SMALLEST_RING, 2 * capacity)
-        while capacity < size + room:
-            capacity *= 2
-        target = used
-        if used + capacity > times.size:
-            return -1
-        used += capacity
+        return True
+    target, wider = base, capacity
+    if (size + room) * 2 > capacity:
+        wider = max(SMALLEST_RING, 2 * capacity)
+        while wider < size + room:
+            wider *= 2
+        target = _take(wider, times, blocks)
+        if target < 0:
+            return False
     for i in range(size):
         times[target + i] = times[base + first + i]
         values[target + i] = values[base + first + i]
-    ring["base"], ring["capacity"], ring["first"] = target, capacity, 0
-    return used
+    if wider > capacity:
+        _give(base, capacity, times, blocks)
+    ring["base"], ring["capacity"], ring["first"] = target, wider, 0
+    return True
+
+
+@kernel(VOID(I64, RINGS, OUT_I64, OUT_I64))
+def release(slots: I64s, rings: Rings, times: I64s, blocks: I64s) -> None:
+    """Empty the rings of `slots` and let others have their blocks."""
+    for slot in slots:
+        for which in range(rings.shape[1]):
+            ring = rings[slot, which]
+            _give(ring["base"], ring["capacity"], times, blocks)
+            ring["base"], ring["capacity"], ring["first"], ring["size"], ring["tiled"] = 0, 0, 0, 0, 0
+
+
+@kernel(FLAG(INT, I64, RINGS, OUT_I64, OUT_I64))
+def place(slot: int, counts: I64s, rings: Rings, times: I64s, blocks: I64s) -> bool:
+    """Give each ring of an empty slot a block for `counts` records and room to grow; return False, and give it none,
+    if the arena is full."""
+    for which in range(counts.size):
+        if counts[which] > 0:
+            capacity = SMALLEST_RING
+            while capacity <= counts[which]:
+                capacity *= 2
+            base = _take(capacity, times, blocks)
+            if base < 0:
+                for earlier in range(which):
+                    ring = rings[slot, earlier]
+                    _give(ring["base"], ring["capacity"], times, blocks)
+                    ring["base"], ring["capacity"] = 0, 0
+                return False
+            ring = rings[slot, which]
+            ring["base"], ring["capacity"] = base, capacity
+    return True
 
 
 @njit(cache=True, inline="always")
@@ -347,14 +422,13 @@ def _value(aggregate, count, total, shifted, squares, largest, since, length):
 
 
 @kernel(
-    many(INT, 2)(
-        INT, INT, OUT_I64, I64, I8, I64, F64_2D, F64, RINGS, OUT_I64, OUT_F64, OUT_BYTES, many(I64, 9), OUT_FLAGS,
+    INT(
+        INT, OUT_I64, I64, I8, I64, F64_2D, F64, RINGS, OUT_I64, OUT_F64, OUT_I64, OUT_BYTES, many(I64, 9), OUT_FLAGS,
         OUT_F64_2D,
     )
 )  # fmt: skip
 def fold(  # noqa: PLR0912, PLR0915 - spelt out what every event passes: in functions it took a fifth longer
     row: int,
-    used: int,
     counters: I64s,
     slots: I64s,
     kinds: NDArray[np.int8],
@@ -364,19 +438,21 @@ def fold(  # noqa: PLR0912, PLR0915 - spelt out what every event passes: in func
     rings: Rings,
     times: I64s,
     values: F64s,
+    blocks: I64s,
     dirty: NDArray[np.uint8],
     views: tuple[I64s, ...],
     fresh: NDArray[np.bool_],
     out: F64s,
-) -> tuple[int, int]:
-    """Fold records `row` … in order and read the features of each event; return (next row, used).
+) -> int:
+    """Fold records `row` … in order and read the features of each event; return the next row.
 
-    Stops early when the arena is full: the caller makes it larger by `GROWTH` and calls again from the row returned.
+    Stops early when the arena is full: the caller makes it larger and calls again from the row returned.
     slots int64[n], kinds int8[n], record_times int64[n] (ms), record_values float64[n, m], ids float64[n] (hashes; none
     of a stage that tells none). rings ring_type[slot, …]: one a view, that of the ids where the stage tells them, the
-    tiles of each view. `views` is a tuple of one tuple a view: over, value column, keep (ms), windows int64 (ms),
-    aggregates, feature windows, columns of `out` float64[n, features]. fresh bool[n] becomes False where an event's
-    id is remembered: such an event is not folded. counters[0] counts records too late for their ring.
+    tiles of each view. times, values and blocks are the arena's. `views` is a tuple of one tuple a view: over, value
+    column, keep (ms), windows int64 (ms), aggregates, feature windows, columns of `out` float64[n, features]. fresh
+    bool[n] becomes False where an event's id is remembered: such an event is not folded. counters[0] counts records
+    too late for their ring.
     """
     (
         over,
@@ -406,20 +482,18 @@ def fold(  # noqa: PLR0912, PLR0915 - spelt out what every event passes: in func
                     _evict(ring, times, oldest)
                     if ring["tiled"]:
                         _evict_tiles(ring, rings[slot, first_tiles + view], times, oldest)
-                grown = _make_room(ring, times, values, used, 1)
-                if grown >= 0 and ring["size"] == MOST_RECORDS:
-                    grown = _make_room(rings[slot, first_tiles + view], times, values, grown, TILE * NEW_TILES)
-                if grown < 0:
-                    return row, used
-                used = grown
+                if not _make_room(ring, times, values, blocks, 1):
+                    return row
+                if ring["size"] == MOST_RECORDS:
+                    tiles = rings[slot, first_tiles + view]
+                    if not _make_room(tiles, times, values, blocks, TILE * NEW_TILES):
+                        return row
         if told:
             ring = rings[slot, over.size]
             if ring["size"] > 0:
                 _evict(ring, times, max(time, _newest(ring, times)) - HORIZON)
-            grown = _make_room(ring, times, values, used, 1)
-            if grown < 0:
-                return row, used
-            used = grown
+            if not _make_room(ring, times, values, blocks, 1):
+                return row
             # There is room now, so nothing from here on is done twice.
             if ring["size"] == 0 or _newest(ring, times) - time < HORIZON:
                 _insert(ring, times, values, time, ids[row])
@@ -464,4 +538,4 @@ def fold(  # noqa: PLR0912, PLR0915 - spelt out what every event passes: in func
                         scratch[feature] = _since_label(ring, tiles, times, values, time, positive, length)
                     out[row, columns[feature]] = scratch[feature]
         row += 1
-    return row, used
+    return row

@@ -13,6 +13,9 @@ from streams.features.spec import Aggregate, FeatureSet, Over, Stage
 
 I64s = NDArray[np.int64]
 
+MOST_SLOTS = 1 << 14
+"""How many slots are added at once at the most: they are zeroed while events wait."""
+
 
 class StateRefused(ValueError):
     """Stored state that must not be loaded: damaged, or written by another feature set."""
@@ -37,9 +40,7 @@ class EntityMemory:
         self._touched = np.zeros(64, np.int64)  # the number of the call that touched the slot last
         self._calls = self._tables = 0
         self._free: list[int] = []
-        self._times = np.zeros(1024, np.int64)
-        self._values = np.zeros(1024, np.float64)
-        self._used = 0
+        self._arena = arena.Arena()
 
     def new_home(self) -> int:
         """Return the number of one more table."""
@@ -55,10 +56,9 @@ class EntityMemory:
             slot = len(self._keys)
             self._keys.append(key)
         if slot == len(self._rings):
-            self._rings, self._homes, self._dirty, self._touched = (
-                np.concatenate([part, np.zeros_like(part)])
-                for part in (self._rings, self._homes, self._dirty, self._touched)
-            )
+            more = slot + min(slot, MOST_SLOTS)
+            for part in self._rings, self._homes, self._dirty, self._touched:
+                part.resize((more, *part.shape[1:]), refcheck=False)
         self._homes[slot] = home
         return slot
 
@@ -67,9 +67,9 @@ class EntityMemory:
         for slot in slots.tolist():
             self._keys[slot] = b""
         self._free += slots.tolist()
-        self._rings[slots], self._dirty[slots], self._homes[slots] = 0, 0, 0
-        if self._times.size > max(2 * kernel.GROWTH, 4 * arena.compacted_size(self._rings)):
-            self._make_room(0)
+        kernel.release(slots, self._rings, self._arena.times, self._arena.blocks)
+        self._dirty[slots], self._homes[slots] = 0, 0
+        self._arena = self._arena.compacted(self._rings)
 
     def fold(
         self,
@@ -88,35 +88,36 @@ class EntityMemory:
         counters = np.zeros(1, np.int64)
         row = 0
         while True:
-            row, self._used = kernel.fold(
-                row, self._used, counters, slots, kinds, times, values, ids,
-                self._rings, self._times, self._values, self._dirty, self._views, fresh, out,
+            row = kernel.fold(
+                row, counters, slots, kinds, times, values, ids,
+                self._rings, self._arena.times, self._arena.values, self._arena.blocks,
+                self._dirty, self._views, fresh, out,
             )  # fmt: skip
             if row == len(slots):
                 break
-            self._make_room(kernel.GROWTH)
+            self._arena.grow()
         self.late += int(counters[0])
         return out, fresh
 
     def load(self, slot: int, state: bytes) -> None:
         """Take a state that `check` found sound into a slot."""
-        array = np.frombuffer(state, np.uint8)
-        self._used = statebytes.unpack(
-            array, slot, self._used, len(self.stage.views), self._rings, self._times, self._values
-        )
+        array, views = np.frombuffer(state, np.uint8), len(self.stage.views)
+        kernel.release(np.array([slot]), self._rings, self._arena.times, self._arena.blocks)
+        counts = statebytes.counts(array, views, self._rings.shape[1])
+        while not kernel.place(slot, counts, self._rings, self._arena.times, self._arena.blocks):
+            self._arena.grow()
+        statebytes.unpack(array, slot, views, self._rings, self._arena.times, self._arena.values)
         self._dirty[slot] = 0
         self._touched[slot] = self._calls
 
     def check(self, state: bytes) -> None:
-        """Make room for a state; raise StateRefused where it is unfit."""
+        """Raise StateRefused where a state is unfit."""
         array = np.frombuffer(state, np.uint8)
-        verdict, records = statebytes.verify(array, self._fingerprint, len(self.stage.views) + self.remembers)
+        verdict = statebytes.verify(array, self._fingerprint, len(self.stage.views) + self.remembers)
         if verdict == statebytes.OTHER_FEATURES:
             raise StateRefused("written by another feature set")
         if verdict == statebytes.CORRUPT:
             raise StateRefused("damaged (its checksum does not fit)")
-        if self._used + 2 * records > self._times.size:
-            self._make_room(2 * records)
 
     def take_dirty(self, home: int) -> list[tuple[bytes, bytes]]:
         """Return (key, state bytes) of a table's entities that changed since the last call."""
@@ -146,20 +147,13 @@ class EntityMemory:
         if slots.size == 0:
             return []
         views = len(self.stage.views)
-        ends = statebytes.sizes(slots, views, self._rings, self._values)
+        ends = statebytes.sizes(slots, views, self._rings, self._arena.values)
         buffer = np.zeros(ends[-1], np.uint8)
-        statebytes.pack(slots, ends, self._fingerprint, views, self._rings, self._times, self._values, buffer)
+        statebytes.pack(
+            slots, ends, self._fingerprint, views, self._rings, self._arena.times, self._arena.values, buffer
+        )
         data, bounds = buffer.tobytes(), [0, *ends.tolist()]
         return [(self._keys[slot], data[bounds[i] : bounds[i + 1]]) for i, slot in enumerate(slots.tolist())]
-
-    def _make_room(self, records: int) -> None:
-        """Move every ring into an arena with room for at least `records` more, and half of it free."""
-        size, used = 1024, arena.compacted_size(self._rings)
-        while size < 2 * used + records:
-            size *= 2
-        times, values = np.zeros(size, np.int64), np.zeros(size, np.float64)
-        self._used = arena.compact(self._rings, self._times, self._values, times, values)
-        self._times, self._values = times, values
 
 
 def _flatten(stage: Stage, features: FeatureSet) -> tuple[NDArray[np.int64], ...]:

@@ -15,7 +15,7 @@ from numba.core import types
 from numpy.typing import NDArray
 
 from streams.features.arena import RINGS, F64s, I64s, Rings
-from streams.kernels import BYTES, F64, I64, INT, OUT_BYTES, OUT_F64, OUT_I64, VOID, kernel, many
+from streams.kernels import BYTES, F64, I64, INT, OUT_BYTES, OUT_F64, OUT_I64, VOID, kernel
 
 HEADER = 16
 WORDS = types.Array(types.uint64, 1, "C", readonly=True)
@@ -51,11 +51,17 @@ def _checksum(words):
     return digest
 
 
-@njit(cache=True)
-def _take_block(ring, size, used):
-    """Let a ring of `size` records begin at `used`, with as much room again; return what is used then."""
-    ring["base"], ring["capacity"], ring["first"], ring["size"] = used, 2 * size, 0, size
-    return used + 2 * size
+@njit(cache=True, inline="always")
+def _ring(state, at):
+    """Return how many records, bytes a value and records of tiles the ring has that begins at `at`."""
+    words = state[at : at + 8].view(np.uint32)
+    return int(words[0]), int(words[1] & 255), int(words[1] >> 8)
+
+
+@njit(cache=True, inline="always")
+def _length(size, width, tiles):
+    """Return how many bytes such a ring takes."""
+    return 8 if size == 0 else 16 + _padded(4 * size) + _padded(width * size) + 16 * tiles
 
 
 @kernel(OUT_I64(I64, INT, RINGS, F64))
@@ -136,42 +142,50 @@ def pack(
         header[1] = _checksum(buffer[begin + HEADER : ends[i]].view(np.uint64)) ^ fingerprint
 
 
-@kernel(many(INT, 2)(BYTES, types.uint64, INT))
-def verify(state: NDArray[np.uint8], fingerprint: np.uint64, rings: int) -> tuple[int, int]:
-    """Return whether `state` uint8[n] of so many rings can be loaded, and how many records of the arena it takes:
-    (OK | …, records)."""
+@kernel(INT(BYTES, types.uint64, INT))
+def verify(state: NDArray[np.uint8], fingerprint: np.uint64, rings: int) -> int:
+    """Return whether `state` uint8[n] of so many rings can be loaded: OK or why not."""
     if state.size < HEADER + 8 * rings or state.size % 8:
-        return CORRUPT, 0
+        return CORRUPT
     header = state[:HEADER].view(np.uint64)
     if header[1] != _checksum(state[HEADER:].view(np.uint64)) ^ header[0]:
-        return CORRUPT, 0
+        return CORRUPT
     if header[0] != fingerprint:
-        return OTHER_FEATURES, 0
-    at, records = HEADER, 0
+        return OTHER_FEATURES
+    at = HEADER
     for _ in range(rings):
         if at + 8 > state.size:
-            return CORRUPT, 0
-        words = state[at : at + 8].view(np.uint32)
-        size, width, tiles = int(words[0]), int(words[1] & 255), int(words[1] >> 8)
-        at += 8
-        if size > 0:
-            at += 8 + _padded(4 * size) + _padded(width * size) + 16 * tiles
-        records += size + tiles
-    return (OK if at == state.size else CORRUPT), records
+            return CORRUPT
+        size, width, tiles = _ring(state, at)
+        at += _length(size, width, tiles)
+    return OK if at == state.size else CORRUPT
 
 
-@kernel(INT(BYTES, INT, INT, INT, RINGS, OUT_I64, OUT_F64))
-def unpack(state: NDArray[np.uint8], slot: int, used: int, views: int, rings: Rings, times: I64s, values: F64s) -> int:
-    """Load a verified state into `slot`'s rings from `used` on, each with room to grow; return what is used."""
+@kernel(OUT_I64(BYTES, INT, INT))
+def counts(state: NDArray[np.uint8], views: int, rings: int) -> I64s:
+    """Return how many records a verified state has for each of an entity's rings, int64[rings]."""
+    records = np.zeros(rings, np.int64)
+    at = HEADER
+    for which in range(rings - views):
+        size, width, tiles = _ring(state, at)
+        records[which] = size
+        if which < views:
+            records[rings - views + which] = tiles
+        at += _length(size, width, tiles)
+    return records
+
+
+@kernel(VOID(BYTES, INT, INT, RINGS, OUT_I64, OUT_F64))
+def unpack(state: NDArray[np.uint8], slot: int, views: int, rings: Rings, times: I64s, values: F64s) -> None:
+    """Load a verified state into `slot`'s rings, which have the room."""
     at = HEADER
     for which in range(rings.shape[1] - views):
-        words = state[at : at + 8].view(np.uint32)
-        size, width, tiles = int(words[0]), int(words[1] & 255), int(words[1] >> 8)
+        size, width, tiles = _ring(state, at)
         at += 8
         ring, run = rings[slot, which], rings[slot, min(rings.shape[1] - views + which, rings.shape[1] - 1)]
-        used = _take_block(ring, size, used)
+        ring["first"], ring["size"] = 0, size
         if which < views:
-            used = _take_block(run, tiles, used)
+            run["first"], run["size"] = 0, tiles
             ring["tiled"] = tiles > 0
         if size == 0:
             continue
@@ -198,4 +212,3 @@ def unpack(state: NDArray[np.uint8], slot: int, used: int, views: int, rings: Ri
             at += 8 * tiles
             values[base : base + tiles] = state[at : at + 8 * tiles].view(np.float64)
             at += 8 * tiles
-    return used

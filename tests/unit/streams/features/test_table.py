@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streams.features.arena import USED
 from streams.features.spec import Aggregate, FeatureSet, Over, Stage, View, Window, Windowed
 from streams.features.table import EntityTable, StateRefused
 from tests.twin import Record, Twin, agree
@@ -207,7 +208,7 @@ def test_memory_follows_what_is_left():
         table.take_dirty()
         table.evict(1000)
     assert (len(table), len(table.memory._keys)) == (1000, 2000)
-    assert table.memory._times.size <= 1 << 16  # nothing public says it
+    assert table.memory._arena.times.size <= 1 << 16  # nothing public says it
 
 
 def test_a_loaded_entity_is_clean():
@@ -309,7 +310,7 @@ def test_the_arena_is_bounded_by_what_is_kept():
     for time in range(0, 20_000, 100):
         fold(table, [Record(b"k%d" % (at % 10), Over.EVENTS, at, (1.5, 1.0, 0.0)) for at in range(time, time + 100)])
     kept = 10 * 2 * 3  # ten entities, two views over events, two or three records inside 25 ms
-    assert table.memory._times.size <= max(1024, 16 * kept)  # nothing public says it
+    assert table.memory._arena.blocks[USED] <= 16 * kept  # nothing public says it
 
 
 def test_a_window_too_long_for_the_bytes_is_refused():
