@@ -50,7 +50,7 @@ CHECKPOINTS = (
     ),
     chart(
         "Age",
-        "Of the oldest change that Redis has not: half a second and a checkpoint's time.",
+        "Of the oldest change that Redis has not: a second and a checkpoint's time.",
         "s",
         Query(f"max by (stage) ({select('headrace_checkpoint_age_seconds')})", "{{stage}}"),
     ),

@@ -35,7 +35,7 @@ class Settings:
     model_key: bytes = setting("HEADRACE_MODEL_KEY", key, b"", secret=True)
     replication: int = setting("HEADRACE_REPLICATION", positive(int, 32_767), -1)
     partitions: int = setting("HEADRACE_PARTITIONS", positive(int, 65_536), 4)
-    checkpoint_seconds: float = setting("HEADRACE_CHECKPOINT_SECONDS", positive(float), 0.5)
+    checkpoint_seconds: float = setting("HEADRACE_CHECKPOINT_SECONDS", positive(float), 1.0)
     snapshot_seconds: float = setting("HEADRACE_SNAPSHOT_SECONDS", positive(float), 2.0)
     entity_snapshot_seconds: float = setting("HEADRACE_ENTITY_SNAPSHOT_SECONDS", positive(float), 300.0)
     session_seconds: float = setting("HEADRACE_SESSION_SECONDS", positive(float, 86_400), 10.0)

@@ -4,7 +4,6 @@ Both ends read the same clock. Counting from when the event was *due*, not sent,
 figures (no coordinated omission). The first `WARMUP_SECONDS` are thrown away.
 """
 
-import asyncio
 import json
 import subprocess
 import time
@@ -13,13 +12,11 @@ from typing import Any
 
 import numpy as np
 import psutil
-import uvloop
-from aiokafka import AIOKafkaConsumer, TopicPartition
 from numpy.typing import NDArray
 
 from infra.processes import Process, Processes
-from streams.runtime.fetching import RawFetcher
 from tests.bench.openloop import schedule
+from tests.bench.sink import Sink, ends
 from tests.bench.throughput import Flow
 from tests.bench.worker import BenchError, Worker
 from tests.bench.workload import index_of
@@ -92,12 +89,12 @@ def measure(worker: Worker, flow: Flow, turn: int, rate: float) -> Latency:
 
 
 def _play(worker: Worker, flow: Flow, turn: int, rate: float, seconds: float, grace: float) -> _Turn:
-    due = schedule(rate, seconds)
-    with Processes(worker.log.parent, {}) as children:
+    due, offsets = schedule(rate, seconds), ends(flow.kafka, flow.results, flow.partitions)
+    with Processes(worker.log.parent, {}) as children, Sink(flow.kafka, flow.results, offsets) as sink:
         begin = time.time() + LEAD_SECONDS + due.size / LEAD_EVENTS
         arguments = (flow.kafka, flow.events, flow.partitions, turn, rate, seconds, begin)
         producer = children.start("producer", "tests.bench.openloop", *map(str, arguments))
-        seen, cpu, machine = uvloop.run(_sink(flow, worker, due.size, begin, begin + seconds + grace))
+        seen, cpu, machine = _seen(flow, worker, sink, due.size, begin, begin + seconds + grace)
         share = (worker.cpu_seconds() - cpu) / (time.time() - begin)
         busy, stolen = _shares(machine, psutil.cpu_times())
         late = _finished(producer)
@@ -128,30 +125,23 @@ def _finished(producer: Process) -> dict[str, float]:
     return late
 
 
-async def _sink(
-    flow: Flow, worker: Worker, count: int, begin: float, deadline: float
+def _seen(
+    flow: Flow, worker: Worker, sink: Sink, count: int, begin: float, deadline: float
 ) -> tuple[NDArray[np.float64], float, Any]:
     """Return when each new score came in (seconds since the epoch; NaN: never), and what was spent by `begin`.
 
-    The latter is the worker's CPU seconds and the machine's times. It reads no more than which event it was, through
-    the project's own batches: a heavier consumer would take the processor from what is measured.
+    The latter is the worker's CPU seconds and the machine's times.
     """
     seen = np.full(count, np.nan)
     left = count
-    async with AIOKafkaConsumer(bootstrap_servers=flow.kafka, auto_offset_reset="latest") as consumer:
-        fetcher = RawFetcher.adopt(consumer._fetcher, linger=0.001)
-        partitions = [TopicPartition(flow.results, partition) for partition in range(flow.partitions)]
-        consumer.assign(partitions)
-        await consumer.seek_to_end()
-        await asyncio.sleep(max(0.0, begin - time.time()))
-        cpu, machine = worker.cpu_seconds(), psutil.cpu_times()
-        while left > 0 and time.time() < deadline:
-            await fetcher.wait(partitions, timeout=0.2)
-            fetched = fetcher.take(partitions)
-            now = time.time()
-            for records, _ in fetched.values():
-                seen[[index_of(one) for one in flow.ids(records)]] = now
-                left -= len(records)
-            if not fetched:
-                worker.check()
+    time.sleep(max(0.0, begin - time.time()))
+    cpu, machine = worker.cpu_seconds(), psutil.cpu_times()
+    while left > 0 and time.time() < deadline:
+        taken = sink.take()
+        now = time.time()
+        for records in taken:
+            seen[[index_of(one) for one in flow.ids(records)]] = now
+            left -= len(records)
+        if not taken:
+            worker.check()
     return seen, cpu, machine

@@ -10,7 +10,6 @@ measured; they wait for no answer, but each must be one without an error.
 
 import json
 import socket
-import struct
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -20,13 +19,12 @@ from aiokafka.protocol.produce import ProduceRequest, ProduceRequest_v7, Produce
 from numpy.typing import NDArray
 
 from streams.runtime.records import Spans, build, by_partition
+from tests.bench import wire
 from tests.bench.workload import START_MS, Workload, transactions
 
 SEED = 7
 TICK_SECONDS = 0.002
 TURN_MS = 90 * 86_400_000  # longer than the events of the throughput parts last, or those of a turn
-ANSWER_SECONDS = 20.0
-LENGTH = struct.Struct(">i")
 
 
 def schedule(rate: float, seconds: float) -> NDArray[np.float64]:
@@ -59,10 +57,9 @@ def requests(
             for batch in build(some_keys, some_values, stamps, rows)
         ]
         asked = ProduceRequest(
-            transactional_id=None, required_acks=-1, timeout=int(ANSWER_SECONDS * 1000), topics=[(topic, batches)]
+            transactional_id=None, required_acks=-1, timeout=int(wire.ANSWER_SECONDS * 1000), topics=[(topic, batches)]
         ).build(ProduceRequest_v7)
-        body = asked.build_request_header(correlation_id=number, client_id="openloop").encode() + asked.encode()
-        yield LENGTH.pack(len(body)) + body
+        yield wire.frame(asked, number)
         at = end
 
 
@@ -72,18 +69,16 @@ def play(broker: str, frames: Sequence[bytes], times: Sequence[float]) -> list[f
     One broker leads all partitions. Raises OSError where it ends the connection, does not answer or refuses.
     """
     sent, answers = [], bytearray()
-    host, port = broker.rsplit(":", 1)
-    with socket.create_connection((host, int(port)), ANSWER_SECONDS) as connection:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with wire.connect(broker) as connection:
         connection.settimeout(None)  # with one, `_arrived` would wait
         for frame, moment in zip(frames, times, strict=True):
             time.sleep(max(0.0, moment - time.time()))
             sent.append(time.time())
             connection.sendall(frame)
             answers += _arrived(connection)
-        connection.settimeout(ANSWER_SECONDS)
+        connection.settimeout(wire.ANSWER_SECONDS)
         for _ in frames:
-            _check(_answer(connection, answers))
+            _check(wire.answer(connection, answers))
     return sent
 
 
@@ -95,22 +90,9 @@ def _arrived(connection: socket.socket) -> bytes:
         return b""
 
 
-def _answer(connection: socket.socket, answers: bytearray) -> bytes:
-    """Take the next answer from those that are there, waiting for it if need be."""
-    while len(answers) < LENGTH.size or len(answers) < LENGTH.size + LENGTH.unpack_from(answers)[0]:
-        more = connection.recv(1 << 16)
-        if not more:
-            raise OSError("the broker has ended the connection")
-        answers += more
-    end = LENGTH.size + LENGTH.unpack_from(answers)[0]
-    answer = bytes(answers[LENGTH.size : end])
-    del answers[:end]
-    return answer
-
-
 def _check(answer: bytes) -> None:
     """Raise OSError of an answer with an error."""
-    for _, partitions in ProduceResponse_v7.decode(answer[4:]).topics:  # after the number of the request
+    for _, partitions in ProduceResponse_v7.decode(answer).topics:
         for partition, error, *_ in partitions:
             if error:
                 raise OSError(f"partition {partition}: the broker has refused events with error {error}")

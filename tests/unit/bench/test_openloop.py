@@ -1,7 +1,6 @@
 """The producer of latency measurements sends by the clock, and notices what the broker refuses."""
 
 import socket
-import threading
 import time
 from collections.abc import Callable
 
@@ -9,40 +8,19 @@ import numpy as np
 import pytest
 from aiokafka.protocol.produce import ProduceResponse_v7
 
-from tests.bench.openloop import LENGTH, TICK_SECONDS, play, schedule, ticks
-
-WAIT_SECONDS = 20.0
+from tests.bench.openloop import TICK_SECONDS, play, schedule, ticks
+from tests.bench.wire import LENGTH
+from tests.unit.bench.broker import broker, framed, receive
 
 
 def answer(number: int, error: int = 0) -> bytes:
-    partition = (0, error, number, -1, 0)
-    body = LENGTH.pack(number) + ProduceResponse_v7([("topic", [partition])], 0).encode()
-    return LENGTH.pack(len(body)) + body
-
-
-def receive(connection: socket.socket) -> None:
-    """Read one request whole."""
-    (size,) = LENGTH.unpack(connection.recv(LENGTH.size, socket.MSG_WAITALL))
-    assert len(connection.recv(size, socket.MSG_WAITALL)) == size
+    return framed(number, ProduceResponse_v7([("topic", [(0, error, number, -1, 0)])], 0).encode())
 
 
 def played(times: list[float], serve: Callable[[socket.socket], None]) -> list[float]:
-    """Play one frame at each of `times` to a server of our own."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(WAIT_SECONDS)
-
-        def accept() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                connection.settimeout(WAIT_SECONDS)
-                serve(connection)
-
-        server = threading.Thread(target=accept)
-        server.start()
-        try:
-            return play(f"127.0.0.1:{listener.getsockname()[1]}", [LENGTH.pack(8) + b"produced"] * len(times), times)
-        finally:
-            server.join(WAIT_SECONDS)
+    """Play one frame at each of `times` to a broker of our own."""
+    with broker(serve) as address:
+        return play(address, [LENGTH.pack(8) + b"produced"] * len(times), times)
 
 
 def test_each_event_leaves_with_the_first_tick_after_it_is_due() -> None:
@@ -85,5 +63,8 @@ def test_what_the_broker_refuses_is_an_error(early: bool) -> None:
 
 
 def test_a_connection_that_ends_without_an_answer_is_an_error() -> None:
+    def hang_up(connection: socket.socket) -> None:
+        receive(connection)
+
     with pytest.raises(OSError, match="the broker has ended the connection"):
-        played([0.0], receive)
+        played([0.0], hang_up)
