@@ -127,7 +127,7 @@ class StageWorker:
         log.info("ready, with %d partitions", len(partitions))
 
     def _handler(self, agent: StageAgent) -> Handler:
-        """Return the agent's handler, before which there is room, and what the stage before has made is on its way."""
+        """Return the agent's handler, run once there is room in memory and the last stage's output is on its way."""
 
         async def on_batches(batches: Sequence[Batch]) -> None:
             await self._make_room(batches[0].generation)

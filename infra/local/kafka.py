@@ -110,7 +110,7 @@ class Kafka(Server):
 
     def _java(self, *options: str, lasting: bool = False) -> list[str]:
         log4j = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.yaml'}"
-        # On two cores and a small heap G1 pauses for 10 to 15 ms every few seconds, this one for 4 (decision 0006).
+        # G1 pauses for longer than an event takes (decision 0006).
         return java(self.name, self.folder, *options, "-XX:+UseParallelGC", log4j, lasting=lasting)
 
     def _format(self, config: Path, data: Path) -> None:

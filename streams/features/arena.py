@@ -1,11 +1,11 @@
 """Where rings lie: blocks of one arena, of 4, 8, 16, … records; what a ring leaves another takes.
 
-So nothing is ever copied but the ring that grows, and no event waits for more: when the arena is full its pages are
-mapped at another address where there is more room.
+While it grows nothing is copied but the ring that needs more, and no event waits for the rest: when the arena is full
+its pages are mapped at another address, where there is more room. Only when three quarters of it are free, as many
+entities have left, all rings are moved into a smaller one.
 """
 
 import mmap
-from contextlib import suppress
 
 import numba
 import numpy as np
@@ -18,12 +18,13 @@ I64s = NDArray[np.int64]
 F64s = NDArray[np.float64]
 Rings = NDArray[np.void]
 
-SMALLEST_RING = 4
+# kernel.py is compiled with these constants, and compiled anew only when it is touched.
+SMALLEST_RING, RECORDS_A_TILE = 4, 3
 USED, FREE = 0, 1
 """In `Arena.blocks`: how much of the arena was ever taken; from `FREE` on, where the first free block of 1, 2, 4, …
 records is, -1 for none."""
 FIRST_SIZE, GROWTH = 1024, 1 << 14
-"""In records; `GROWTH` is more than one ring can ask for at once."""
+"""In records; `GROWTH` is as much as a ring of `kernel.MOST_IDS` asks for at once."""
 
 ring_type = np.dtype([("base", "i8"), ("capacity", "i4"), ("first", "i4"), ("size", "i4"), ("tiled", "i4")])
 """Where a ring lies: records base + first … base + first + size - 1 of a block of `capacity` at `base`; and whether
@@ -48,7 +49,7 @@ class Arena:
         self._look()
 
     def compacted(self, rings: Rings) -> "Arena":
-        """Return the arena, or one of half its size with all rings moved there, if that leaves half of it free."""
+        """Return the arena; or, if its rings need less than a quarter of it, one of twice what they need, with them."""
         used = _compacted_size(rings)
         if self.times.size <= max(2 * GROWTH, 4 * used):
             return self
@@ -62,18 +63,14 @@ class Arena:
 
 
 def _mapped(size: int) -> mmap.mmap:
-    """Return zeroed memory, of pages that are there once they are written; large ones, as rings lie far apart."""
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):  # Linux alone has it
-        with suppress(OSError):  # and not each kernel
-            memory.madvise(mmap.MADV_HUGEPAGE)
-    return memory
+    """Return zeroed memory whose pages exist once they are written."""
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 def _resized(memory: mmap.mmap, size: int) -> mmap.mmap:
     try:
         memory.resize(size)
-    except SystemError:  # where pages cannot be mapped anew, as on macOS
+    except (SystemError, AttributeError):  # where pages cannot be mapped anew, as on macOS
         larger = _mapped(size)
         larger[: len(memory)] = memory[:]
         return larger

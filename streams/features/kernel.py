@@ -13,14 +13,14 @@ Indyk and Motwani (2002); what it costs in exactness stands in infra/decisions/0
 The first stage has one ring more: the ids of the entity's recent events as hashes. An event whose id lies in it
 was folded before.
 
-All that is compiled into `fold` stands in this file: Numba keeps it until this file changes.
+All that is compiled into `fold` stands in this file, but for constants: Numba keeps it until this file changes.
 """
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from streams.features.arena import FREE, RINGS, SMALLEST_RING, USED, F64s, I64s, Rings
+from streams.features.arena import FREE, RECORDS_A_TILE, RINGS, SMALLEST_RING, USED, F64s, I64s, Rings
 from streams.features.spec import HOUR, Aggregate, Over
 from streams.kernels import (
     F64,
@@ -48,7 +48,7 @@ MOST_RECORDS = 512
 """How many records a ring has before its older half becomes tiles: up to then features are exact."""
 BLOCK, TILES_A_LEVEL = 16, 16
 NEW_TILES = MOST_RECORDS // 2 // BLOCK
-TILE = 3
+TILE = RECORDS_A_TILE
 """A tile is three records of the arena: (time of its oldest, mean), (time of its newest, sum of the squared
 distances from the mean), (count · 64 + level, largest)."""
 
@@ -67,8 +67,8 @@ def _evict(ring, times, oldest):
 
 
 @njit(cache=True)
-def _class(capacity):
-    """Return where in `blocks` the free blocks of so many records, a power of two, begin."""
+def _list_of(capacity):
+    """Return where in `blocks` the list of free blocks of so many records, a power of two, begins."""
     at = FREE
     while 1 << (at - FREE) < capacity:
         at += 1
@@ -78,10 +78,10 @@ def _class(capacity):
 @njit(cache=True)
 def _take(capacity, times, blocks):
     """Return where a block begins that nobody has, -1 if the arena is full."""
-    kind = _class(capacity)
-    base = blocks[kind]
+    free = _list_of(capacity)
+    base = blocks[free]
     if base >= 0:
-        blocks[kind] = times[base]  # a free block begins with where the next one is
+        blocks[free] = times[base]  # a free block begins with where the next one is
     elif blocks[USED] + capacity <= times.size:
         base = blocks[USED]
         blocks[USED] += capacity
@@ -92,31 +92,51 @@ def _take(capacity, times, blocks):
 def _give(base, capacity, times, blocks):
     """Let others have a block."""
     if capacity > 0:
-        kind = _class(capacity)
-        times[base] = blocks[kind]
-        blocks[kind] = base
+        free = _list_of(capacity)
+        times[base] = blocks[free]
+        blocks[free] = base
+
+
+@njit(cache=True)
+def _leave(ring, times, blocks):
+    """Empty a ring and let others have its block."""
+    _give(ring["base"], ring["capacity"], times, blocks)
+    ring["base"], ring["capacity"], ring["first"], ring["size"], ring["tiled"] = 0, 0, 0, 0, 0
 
 
 @njit(cache=True)
 def _make_room(ring, times, values, blocks, room):
-    """Make room for `room` records more, moving the ring if need be; return False if the arena is full."""
+    """Make room for `room` records more, moving the ring if need be; return False if the arena is full.
+
+    A ring that fills less than an eighth of its block, as after a burst, moves to one of a quarter, if there is one.
+    """
     base, first, size, capacity = ring["base"], ring["first"], ring["size"], ring["capacity"]
-    if first + size + room <= capacity:
+    fits = first + size + room <= capacity
+    sparse = capacity > 4 * SMALLEST_RING and (size + room) * 8 <= capacity
+    if fits and not sparse:
         return True
-    target, wider = base, capacity
-    if (size + room) * 2 > capacity:
-        wider = max(SMALLEST_RING, 2 * capacity)
-        while wider < size + room:
-            wider *= 2
-        target = _take(wider, times, blocks)
+    target, other = base, capacity
+    if sparse:
+        target = _take(capacity // 4, times, blocks)
+        if target >= 0:
+            other = capacity // 4
+        elif fits:
+            return True
+        else:
+            target = base
+    elif (size + room) * 2 > capacity:
+        other = max(SMALLEST_RING, 2 * capacity)
+        while other < size + room:
+            other *= 2
+        target = _take(other, times, blocks)
         if target < 0:
             return False
     for i in range(size):
         times[target + i] = times[base + first + i]
         values[target + i] = values[base + first + i]
-    if wider > capacity:
+    if target != base:
         _give(base, capacity, times, blocks)
-    ring["base"], ring["capacity"], ring["first"] = target, wider, 0
+    ring["base"], ring["capacity"], ring["first"] = target, other, 0
     return True
 
 
@@ -125,9 +145,7 @@ def release(slots: I64s, rings: Rings, times: I64s, blocks: I64s) -> None:
     """Empty the rings of `slots` and let others have their blocks."""
     for slot in slots:
         for which in range(rings.shape[1]):
-            ring = rings[slot, which]
-            _give(ring["base"], ring["capacity"], times, blocks)
-            ring["base"], ring["capacity"], ring["first"], ring["size"], ring["tiled"] = 0, 0, 0, 0, 0
+            _leave(rings[slot, which], times, blocks)
 
 
 @kernel(FLAG(INT, I64, RINGS, OUT_I64, OUT_I64))
@@ -142,9 +160,7 @@ def place(slot: int, counts: I64s, rings: Rings, times: I64s, blocks: I64s) -> b
             base = _take(capacity, times, blocks)
             if base < 0:
                 for earlier in range(which):
-                    ring = rings[slot, earlier]
-                    _give(ring["base"], ring["capacity"], times, blocks)
-                    ring["base"], ring["capacity"] = 0, 0
+                    _leave(rings[slot, earlier], times, blocks)
                 return False
             ring = rings[slot, which]
             ring["base"], ring["capacity"] = base, capacity
@@ -482,6 +498,8 @@ def fold(  # noqa: PLR0912, PLR0915 - spelt out what every event passes: in func
                     _evict(ring, times, oldest)
                     if ring["tiled"]:
                         _evict_tiles(ring, rings[slot, first_tiles + view], times, oldest)
+                        if not ring["tiled"]:
+                            _leave(rings[slot, first_tiles + view], times, blocks)
                 if not _make_room(ring, times, values, blocks, 1):
                     return row
                 if ring["size"] == MOST_RECORDS:

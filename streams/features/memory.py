@@ -113,7 +113,8 @@ class EntityMemory:
     def check(self, state: bytes) -> None:
         """Raise StateRefused where a state is unfit."""
         array = np.frombuffer(state, np.uint8)
-        verdict = statebytes.verify(array, self._fingerprint, len(self.stage.views) + self.remembers)
+        views = len(self.stage.views)
+        verdict = statebytes.verify(array, self._fingerprint, views, views + self.remembers)
         if verdict == statebytes.OTHER_FEATURES:
             raise StateRefused("written by another feature set")
         if verdict == statebytes.CORRUPT:

@@ -14,7 +14,7 @@ from numba import njit
 from numba.core import types
 from numpy.typing import NDArray
 
-from streams.features.arena import RINGS, F64s, I64s, Rings
+from streams.features.arena import RECORDS_A_TILE, RINGS, F64s, I64s, Rings
 from streams.kernels import BYTES, F64, I64, INT, OUT_BYTES, OUT_F64, OUT_I64, VOID, kernel
 
 HEADER = 16
@@ -142,9 +142,12 @@ def pack(
         header[1] = _checksum(buffer[begin + HEADER : ends[i]].view(np.uint64)) ^ fingerprint
 
 
-@kernel(INT(BYTES, types.uint64, INT))
-def verify(state: NDArray[np.uint8], fingerprint: np.uint64, rings: int) -> int:
-    """Return whether `state` uint8[n] of so many rings can be loaded: OK or why not."""
+@kernel(INT(BYTES, types.uint64, INT, INT))
+def verify(state: NDArray[np.uint8], fingerprint: np.uint64, views: int, rings: int) -> int:
+    """Return whether `state` uint8[n] of so many rings, those of views first, can be loaded: OK or why not.
+
+    It may have a sound checksum and still be none of ours.
+    """
     if state.size < HEADER + 8 * rings or state.size % 8:
         return CORRUPT
     header = state[:HEADER].view(np.uint64)
@@ -153,10 +156,13 @@ def verify(state: NDArray[np.uint8], fingerprint: np.uint64, rings: int) -> int:
     if header[0] != fingerprint:
         return OTHER_FEATURES
     at = HEADER
-    for _ in range(rings):
+    for which in range(rings):
         if at + 8 > state.size:
             return CORRUPT
         size, width, tiles = _ring(state, at)
+        of_ours = width in {1, 4, 8} if size > 0 else tiles == 0
+        if not of_ours or (tiles > 0 and (which >= views or tiles % RECORDS_A_TILE)):
+            return CORRUPT
         at += _length(size, width, tiles)
     return OK if at == state.size else CORRUPT
 

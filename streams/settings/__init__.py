@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from streams.settings.access import PLAINTEXT, Cassandra, CassandraAccess, Kafka, KafkaAccess
-from streams.settings.parsing import TEN_YEARS, deployment, host, instance, key, name, port, positive, yes_or_no
+from streams.settings.parsing import TEN_YEARS, copies, deployment, host, instance, key, name, port, positive, yes_or_no
 from streams.settings.reading import SettingsError, read, setting
 from streams.settings.redis_url import REDIS_OPTIONS, redis_url
 
@@ -33,7 +33,7 @@ class Settings:
     instance: str = setting("HEADRACE_INSTANCE", instance, "")
     publish: bool = setting("HEADRACE_PUBLISH", yes_or_no, False)
     model_key: bytes = setting("HEADRACE_MODEL_KEY", key, b"", secret=True)
-    replication: int = setting("HEADRACE_REPLICATION", positive(int, 32_767), -1)
+    replication: int = setting("HEADRACE_REPLICATION", copies, -1)
     partitions: int = setting("HEADRACE_PARTITIONS", positive(int, 65_536), 4)
     checkpoint_seconds: float = setting("HEADRACE_CHECKPOINT_SECONDS", positive(float), 1.0)
     snapshot_seconds: float = setting("HEADRACE_SNAPSHOT_SECONDS", positive(float), 2.0)

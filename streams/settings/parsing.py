@@ -20,6 +20,14 @@ def positive(kind: Callable[[str], Any], most: int = TEN_YEARS) -> Callable[[str
     return parse
 
 
+def copies(text: str) -> int:
+    """How many copies of a topic, -1 for as many as the brokers are set to."""
+    number = int(text)
+    if number != -1 and not 0 < number <= 32_767:
+        raise ValueError("must be more than 0 and at most 32767, or -1 for what the brokers are set to")
+    return number
+
+
 def port(text: str) -> int:
     """A port, 0 for a free one."""
     number = int(text)

@@ -207,4 +207,4 @@ def _kept(partition: str, ours: Ours) -> Checkpoint:
 
 def _sound(state: bytes) -> bool:
     """Say whether the state's checksum fits, whatever feature set it is of."""
-    return statebytes.verify(np.frombuffer(state, np.uint8), np.uint64(0), 0) != statebytes.CORRUPT
+    return statebytes.verify(np.frombuffer(state, np.uint8), np.uint64(0), 0, 0) != statebytes.CORRUPT

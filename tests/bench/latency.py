@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from infra.processes import Process, Processes
+from tests.bench.machine import Watch
 from tests.bench.openloop import schedule
 from tests.bench.sink import Sink, ends
 from tests.bench.throughput import Flow
@@ -23,6 +23,7 @@ from tests.bench.workload import index_of
 
 WARMUP_SECONDS, MEASURED_SECONDS = 20.0, 20.0  # a broker compiles itself for its first half minute
 LEAD_SECONDS, LEAD_EVENTS = 4.0, 40_000  # the producer imports, and makes so many events a second
+FEWEST_SECONDS = 5.0
 GRACE_SECONDS = 20.0
 FLOOD_RATE, FLOOD_SECONDS = 50_000.0, 4.0  # more than two cores manage together
 FLOOD_GRACE_SECONDS = 120.0  # a machine that is busy otherwise manages a tenth of it
@@ -35,6 +36,7 @@ class Latency:
     `producer_late_ms`, how much later than due events were sent, is contained in them. `machine_cpu_share` is how
     busy all cores were with everything that ran: near 1 the figures are those of a queue for the processor.
     `machine_stolen_share` is what a host took of them for others (Linux only): while it does, everything waits.
+    `undisturbed_p99` is of the `undisturbed_samples` that were due in seconds in which it took nothing, None of few.
     """
 
     rate: float
@@ -47,6 +49,8 @@ class Latency:
     worker_cpu_share: float
     machine_cpu_share: float
     machine_stolen_share: float
+    undisturbed_samples: int
+    undisturbed_p99: float | None
 
     def figures(self) -> dict[str, Any]:
         """Return them by the names of bench.json."""
@@ -64,6 +68,7 @@ class _Turn:
     worker: float
     busy: float
     stolen: float
+    undisturbed: NDArray[np.bool_]
 
 
 def capacity(worker: Worker, flow: Flow, turn: int) -> float:
@@ -82,10 +87,12 @@ def measure(worker: Worker, flow: Flow, turn: int, rate: float) -> Latency:
     Turns of one worker count up from 1: event times go on.
     """
     played = _play(worker, flow, turn, rate, WARMUP_SECONDS + MEASURED_SECONDS, GRACE_SECONDS)
-    delay = played.delay[played.due >= WARMUP_SECONDS] * 1000
+    measured = played.due >= WARMUP_SECONDS
+    delay, calm = played.delay[measured] * 1000, played.delay[measured & played.undisturbed] * 1000
     p50, p99, p999 = np.percentile(delay, [50, 99, 99.9]).tolist()
     shares = (played.worker, played.busy, played.stolen)
-    return Latency(rate, delay.size, p50, p99, p999, float(delay.max()), played.late, *shares)
+    calm_p99 = float(np.percentile(calm, 99)) if calm.size >= rate * FEWEST_SECONDS else None
+    return Latency(rate, delay.size, p50, p99, p999, float(delay.max()), played.late, *shares, calm.size, calm_p99)
 
 
 def _play(worker: Worker, flow: Flow, turn: int, rate: float, seconds: float, grace: float) -> _Turn:
@@ -94,23 +101,18 @@ def _play(worker: Worker, flow: Flow, turn: int, rate: float, seconds: float, gr
         begin = time.time() + LEAD_SECONDS + due.size / LEAD_EVENTS
         arguments = (flow.kafka, flow.events, flow.partitions, turn, rate, seconds, begin)
         producer = children.start("producer", "tests.bench.openloop", *map(str, arguments))
-        seen, cpu, machine = _seen(flow, worker, sink, due.size, begin, begin + seconds + grace)
+        time.sleep(max(0.0, begin - time.time()))
+        cpu, watch = worker.cpu_seconds(), Watch()
+        seen = _seen(flow, worker, sink, watch, np.full(due.size, np.nan), begin + seconds + grace)
         share = (worker.cpu_seconds() - cpu) / (time.time() - begin)
-        busy, stolen = _shares(machine, psutil.cpu_times())
+        busy, stolen = watch.shares()
         late = _finished(producer)
     if missing := int(np.isnan(seen).sum()):
         raise BenchError(
             f"{worker.name}: {missing} of {due.size} results missing {grace:.0f} s after the last event, at "
             f"{rate:.0f} events/s on a machine {busy:.0%} busy"
         )
-    return _Turn(due, seen - begin - due, late, share, busy, stolen)
-
-
-def _shares(before: Any, after: Any) -> tuple[float, float]:
-    """Return how much of all cores' time was not idle, and how much was stolen, between two readings."""
-    spent = {name: getattr(after, name) - getattr(before, name) for name in after._fields if "guest" not in name}
-    total = sum(spent.values())
-    return 1 - (spent["idle"] + spent.get("iowait", 0.0)) / total, spent.get("steal", 0.0) / total
+    return _Turn(due, seen - begin - due, late, share, busy, stolen, watch.undisturbed(begin + due))
 
 
 def _finished(producer: Process) -> dict[str, float]:
@@ -126,22 +128,20 @@ def _finished(producer: Process) -> dict[str, float]:
 
 
 def _seen(
-    flow: Flow, worker: Worker, sink: Sink, count: int, begin: float, deadline: float
-) -> tuple[NDArray[np.float64], float, Any]:
-    """Return when each new score came in (seconds since the epoch; NaN: never), and what was spent by `begin`.
-
-    The latter is the worker's CPU seconds and the machine's times.
-    """
-    seen = np.full(count, np.nan)
-    left = count
-    time.sleep(max(0.0, begin - time.time()))
-    cpu, machine = worker.cpu_seconds(), psutil.cpu_times()
+    flow: Flow, worker: Worker, sink: Sink, watch: Watch, seen: NDArray[np.float64], deadline: float
+) -> NDArray[np.float64]:
+    """Return `seen` with the time at which each new score came in (seconds since the epoch)."""
+    left = seen.size
     while left > 0 and time.time() < deadline:
-        taken = sink.take()
+        try:
+            taken = sink.take()
+        except OSError as error:
+            raise BenchError(f"{worker.name}: its results cannot be read: {error}") from None
         now = time.time()
         for records in taken:
             seen[[index_of(one) for one in flow.ids(records)]] = now
             left -= len(records)
         if not taken:
             worker.check()
-    return seen, cpu, machine
+        watch.look()
+    return seen

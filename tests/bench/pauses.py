@@ -2,8 +2,8 @@
 
     python -m tests.bench.pauses [CUSTOMERS [DAYS]]
 
-Folds two transactions a customer and day into the first stage of fraud, 2,000 at a time, and prints how long a
-fold took (ms): what is beyond the usual is a pause of everything that the worker does.
+Folds the transactions of so many days into the first stage of fraud, 2,000 at a time, and prints how long a fold took
+(ms): what is beyond the usual is a pause of everything that the worker does.
 """
 
 import sys

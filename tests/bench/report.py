@@ -45,6 +45,8 @@ def table(figures: Mapping[str, Any]) -> str:
                 f"{value['samples']:,} events at {value['rate_events_per_second']:,.0f}/s, "
                 f"machine {value['machine_cpu_share']:.0%} busy, {value['machine_stolen_share']:.0%} stolen"
             )
+            if (calm := value["undisturbed_p99"]) is not None:
+                tail += f"; p99 {calm:.1f} of the {value['undisturbed_samples']:,} due while none was"
             shown = "  ".join(f"{p} {value[p]:.1f}" for p in ("p50", "p99", "p999"))
             lines.append(f"{name:<46} {shown}   ({tail})")
         elif isinstance(value, int | float):

@@ -50,7 +50,11 @@ def probe(process: Process, path: str) -> tuple[int, Any]:
 
 
 def ready(process: Process) -> bool:
-    return process.metrics is not None and probe(process, "/readyz")[0] == 200
+    """Say whether a process answers that it is; one that ends resets the connection, and its epitaph says why."""
+    try:
+        return process.metrics is not None and probe(process, "/readyz")[0] == 200
+    except ConnectionError:
+        return False
 
 
 def metric(process: Process, line: str) -> float:

@@ -8,9 +8,10 @@ from aiokafka.protocol.fetch import FetchRequest_v4, FetchResponse_v4
 
 from streams.runtime.records import Spans, build
 from tests.bench.sink import Sink
+from tests.bench.wire import CLIENT
 from tests.unit.bench.broker import broker, framed, receive
 
-HEAD = 2 * 2 + 4 + 2 + len("bench")  # key, version, number, and who asks
+HEAD = 2 * 2 + 4 + 2 + len(CLIENT)  # key, version, number, and who asks
 
 
 def answered(number: int, parts: list[tuple[int, int, bytes]]) -> bytes:

@@ -49,6 +49,14 @@ def test_the_example_has_the_same_defaults() -> None:
         assert shown[name] == default, name
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), re.findall(r"^#(HEADRACE_\w+)=(.*)$", EXAMPLE.split("Settings of the services")[1], re.MULTILINE)
+)
+def test_the_example_shows_each_settings_default(name: str, value: str) -> None:
+    """Who takes the hash sign away changes nothing."""
+    assert Settings.read({name: value}) == Settings()
+
+
 def test_no_secret_has_a_value() -> None:
     """Neither file holds a secret, and compose refuses to go on without one and names it."""
     for name in SECRETS:

@@ -100,8 +100,9 @@ WRONG = [
     *[(name, value) for name in ("HEADRACE_KAFKA", "HEADRACE_CASSANDRA")
       for value in ("", "localhost", "localhost:", ":9092", "localhost:http", "localhost:-1", "localhost:65536",
                     "localhost:²")],
-    *[(name, value) for name in ("HEADRACE_PARTITIONS", "HEADRACE_REPLICATION", "HEADRACE_MAX_AHEAD_MS")
+    *[(name, value) for name in ("HEADRACE_PARTITIONS", "HEADRACE_MAX_AHEAD_MS")
       for value in ("", "0", "-1", "many", "1.5")],
+    *[("HEADRACE_REPLICATION", value) for value in ("", "0", "-2", "32768", "many", "1.5")],
     *[(name, value) for name in GOOD if name.endswith("_SECONDS") for value in ("", "0", "-1", "nan", "inf", "soon")],
     *[("HEADRACE_DEPLOYMENT", value) for value in ("V2", "2", "v.2", "v_2", "v2\n", "-v", "v" * 33)],
     *[("HEADRACE_INSTANCE", value) for value in ("a b", "a/b", "ä", "w" * 64)],

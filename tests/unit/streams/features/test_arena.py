@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from streams.features import arena, kernel
-from streams.features.arena import USED, Arena
+from streams.features.arena import FREE, USED, Arena
 from streams.features.spec import Aggregate, FeatureSet, Over, Stage, View, Window, Windowed
 from streams.features.table import EntityTable
 from tests.twin import Record
@@ -65,6 +65,47 @@ def test_a_slot_gets_all_its_blocks_or_none() -> None:
     assert one.blocks[USED] == rings["capacity"].sum()
 
 
+def test_what_a_ring_leaves_that_grows_another_takes() -> None:
+    table = EntityTable(STAGE, FEATURES)
+
+    def used_after(key: bytes, count: int) -> int:
+        fold(table, [Record(key, Over.EVENTS, 1, (1.0, 1.0, 0.0)) for _ in range(count)])
+        check_blocks(table)
+        return int(table.memory._arena.blocks[USED])  # nothing public says it
+
+    assert [used_after(b"first", 4), used_after(b"first", 1), used_after(b"second", 4)] == [4, 12, 12]
+
+
+def test_a_burst_is_forgotten() -> None:
+    """Memory follows what the windows hold, not the most that each entity ever had."""
+    table = EntityTable(STAGE, FEATURES)
+    for number in range(100):
+        key, time = b"%d" % number, 10_000_000 * number
+        fold(table, [Record(key, Over.EVENTS, time + at, (1.0, 1.0, 0.0)) for at in range(700)])
+        fold(table, [Record(key, Over.EVENTS, time + 5_000_000 + 4_000_000 * at, (1.0, 1.0, 0.0)) for at in range(5)])
+        check_blocks(table)
+    assert table.memory._arena.blocks[USED] < 100 * 64  # nothing public says it
+
+
+def check_blocks(table: EntityTable) -> None:
+    """See that each record taken of the arena is in one ring's block or in one that is free."""
+    one, spans = table.memory._arena, []
+    for ring in table.memory._rings.reshape(-1):
+        assert 0 <= ring["first"] <= ring["first"] + ring["size"] <= ring["capacity"]
+        if ring["capacity"]:
+            spans.append((int(ring["base"]), int(ring["capacity"])))
+    for order, first in enumerate(one.blocks[FREE:].tolist()):
+        at = first
+        while at >= 0:
+            spans.append((at, 1 << order))
+            at = int(one.times[at])
+    end = 0
+    for base, capacity in sorted(spans):
+        assert base == end
+        end += capacity
+    assert end == one.blocks[USED] <= one.times.size
+
+
 def test_entities_that_come_and_go_keep_their_records() -> None:
     """Rings that grow, move, leave for the store and come back, among thousands, against a table that nobody leaves."""
     chance = random.Random(1)
@@ -79,5 +120,7 @@ def test_entities_that_come_and_go_keep_their_records() -> None:
         assert np.array_equal(fold(moving, records), fold(still, records))
         kept |= dict(moving.take_dirty())
         moving.evict(chance.randrange(100, 400))
+        check_blocks(moving)
+        check_blocks(still)
     assert kept == still.states()
     assert moving.memory._arena.blocks[USED] <= still.memory._arena.blocks[USED]  # nothing public says it

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streams.features import statebytes
 from streams.features.arena import USED
 from streams.features.spec import Aggregate, FeatureSet, Over, Stage, View, Window, Windowed
 from streams.features.table import EntityTable, StateRefused
@@ -249,6 +250,38 @@ def test_damaged_state_is_refused_and_changes_nothing(records, data):
                 table.load(target, damaged)
     assert table.states() == before
     assert b"new" not in table
+
+
+@pytest.mark.parametrize(
+    ("ring", "size", "width", "tiles"), [(0, 3, 2, 0), (0, 3, 0, 0), (1, 0, 1, 3), (0, 3, 1, 2), (3, 3, 8, 3)]
+)
+def test_state_that_nobody_writes_is_refused(ring, size, width, tiles):
+    """Its checksum is right, and it would be read or written where others have their records."""
+    counts = [Windowed(f"count_{number}", Aggregate.COUNT, WINDOWS[1]) for number in range(3)]
+    stage = Stage("entity", "entity_id", tuple(View(Over.EVENTS, "a", (count,)) for count in counts))
+    features = FeatureSet(VALUES, (stage,), ())  # the first stage, which has a ring of ids behind those of the views
+    table = EntityTable(stage, features)
+    rings = [words(0, 1, 0)] * 4
+    rings[ring] = words(size, width, tiles)
+    state = table.memory._fingerprint.tobytes() + bytes(8) + b"".join(rings)  # nothing public says it
+    with pytest.raises(StateRefused, match="damaged"):
+        table.load(b"x", sealed(state))
+    table.load(b"x", sealed(table.memory._fingerprint.tobytes() + bytes(8) + words(3, 1, 3) + words(0, 1, 0) * 3))
+
+
+def words(size, width, tiles):
+    """A ring of so many records, bytes a value and records of tiles, all zeros."""
+    body = bytes((8 + (4 * size + 7) // 8 * 8 + (width * size + 7) // 8 * 8 if size else 0) + 16 * tiles)
+    return np.array([size, width + (tiles << 8)], np.uint32).tobytes() + body
+
+
+def sealed(state):
+    """The state with the checksum that it should have."""
+    fingerprint, checksum = (
+        np.frombuffer(state, np.uint64)[0],
+        statebytes._checksum(np.frombuffer(state[16:], np.uint64)),
+    )
+    return state[:8] + (fingerprint ^ np.uint64(checksum)).tobytes() + state[16:]
 
 
 def test_another_feature_sets_state_is_refused():
