@@ -17,6 +17,8 @@ from tests.engines.summary import told
 settings.register_profile("headrace", deadline=None)  # a busy machine is no fault of what is tested
 settings.load_profile("headrace")
 
+pytest.register_assert_rewrite("tests.unit.streams.agents")  # helpers there compare, and say what differs
+
 SERVERS = {"engine", "containers", "kafka_server", "mortal_kafka", "valkey_server", "cassandra_server"}
 ON_CONTAINERS = "containers"
 ELSEWHERE = {"local": "starts local servers of its own", ON_CONTAINERS: "`make test-containers` runs it"}

@@ -17,7 +17,7 @@ COMMANDS = (
     *("ping", "hello", "select", "client|setname", "cluster|slots"),
     *("eval", "evalsha", "script|load", "hget", "mget", "sscan", "info"),  # the state store's, and those of its scripts
     *("get", "set", "exists", "rename", "unlink", "pexpire", "sadd", "sunionstore"),
-    *("hset", "hmget", "hincrby", "hexists"),
+    *("hset", "hmget", "hincrby", "hexists", "watch", "multi", "exec"),
 )
 
 

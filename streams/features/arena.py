@@ -9,6 +9,7 @@ import mmap
 
 import numba
 import numpy as np
+from numba import njit
 from numba.core import types
 from numpy.typing import NDArray
 
@@ -77,24 +78,29 @@ def _resized(memory: mmap.mmap, size: int) -> mmap.mmap:
     return memory
 
 
+@njit(cache=True, inline="always")
+def _block_for(size: int) -> int:
+    """Return the smallest block that leaves a ring of `size` records room to grow."""
+    capacity = SMALLEST_RING
+    while capacity <= size:
+        capacity *= 2
+    return capacity
+
+
 @kernel(INT(RINGS, I64, F64, OUT_I64, OUT_F64))
 def _compact(rings: Rings, old_times: I64s, old_values: F64s, times: I64s, values: F64s) -> int:
-    """Copy every ring into a new arena, at the smallest block that leaves it room to grow; return what is used."""
+    """Copy every ring into a new arena, at the smallest block that leaves it room; return what is used."""
     used = 0
     for slot in range(rings.shape[0]):
         for which in range(rings.shape[1]):
             ring = rings[slot, which]
-            size = ring["size"]
-            start = ring["base"] + ring["first"]
-            capacity = SMALLEST_RING
-            while capacity <= size:
-                capacity *= 2
             if ring["capacity"] == 0:
                 continue
+            size, start = ring["size"], ring["base"] + ring["first"]
             times[used : used + size] = old_times[start : start + size]
             values[used : used + size] = old_values[start : start + size]
-            ring["base"], ring["first"], ring["capacity"] = used, 0, capacity
-            used += capacity
+            ring["base"], ring["first"], ring["capacity"] = used, 0, _block_for(size)
+            used += ring["capacity"]
     return used
 
 
@@ -105,8 +111,5 @@ def _compacted_size(rings: Rings) -> int:
     for slot in range(rings.shape[0]):
         for which in range(rings.shape[1]):
             if rings[slot, which]["capacity"] > 0:
-                capacity = SMALLEST_RING
-                while capacity <= rings[slot, which]["size"]:
-                    capacity *= 2
-                used += capacity
+                used += _block_for(rings[slot, which]["size"])
     return used

@@ -108,33 +108,27 @@ def _leave(ring, times, blocks):
 def _make_room(ring, times, values, blocks, room):
     """Make room for `room` records more, moving the ring if need be; return False if the arena is full.
 
-    A ring that fills less than an eighth of its block, as after a burst, moves to one of a quarter, if there is one.
+    A ring that fills less than an eighth of its block, as after a burst, moves to one of a quarter.
     """
     base, first, size, capacity = ring["base"], ring["first"], ring["size"], ring["capacity"]
-    fits = first + size + room <= capacity
     sparse = capacity > 4 * SMALLEST_RING and (size + room) * 8 <= capacity
-    if fits and not sparse:
+    if first + size + room <= capacity and not sparse:
         return True
     target, other = base, capacity
     if sparse:
-        target = _take(capacity // 4, times, blocks)
-        if target >= 0:
-            other = capacity // 4
-        elif fits:
-            return True
-        else:
-            target = base
+        other = capacity // 4
     elif (size + room) * 2 > capacity:
         other = max(SMALLEST_RING, 2 * capacity)
         while other < size + room:
             other *= 2
+    if other != capacity:
         target = _take(other, times, blocks)
         if target < 0:
             return False
     for i in range(size):
         times[target + i] = times[base + first + i]
         values[target + i] = values[base + first + i]
-    if target != base:
+    if other != capacity:
         _give(base, capacity, times, blocks)
     ring["base"], ring["capacity"], ring["first"] = target, other, 0
     return True

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.features import arena, kernel, statebytes
+from streams.features.copying import Copy
 from streams.features.spec import Aggregate, FeatureSet, Over, Stage
 
 I64s = NDArray[np.int64]
@@ -24,7 +25,9 @@ class StateRefused(ValueError):
 class EntityMemory:
     """The state of one stage's entities by slot; `EntityTable` knows whose slot it is.
 
-    `late` counts records too late for their windows; `remembers`, whether the entities know their events' ids.
+    `late` counts records too late for their windows; `remembers`, whether the entities know their events' ids. `marks`
+    says of each slot whether it has changed (`streams.features.copying`), `homes` which table's it is; `copies` are
+    those under way, by their tables.
     """
 
     def __init__(self, stage: Stage, features: FeatureSet) -> None:
@@ -35,12 +38,13 @@ class EntityMemory:
         self._views = _flatten(stage, features)
         self._keys: list[bytes] = []
         self._rings = np.zeros((64, 2 * len(stage.views) + self.remembers), arena.ring_type)
-        self._homes = np.zeros(64, np.int64)  # whose slot it is
-        self._dirty = np.zeros(64, np.uint8)
+        self.homes = np.zeros(64, np.int64)
+        self.marks = np.zeros(64, np.uint8)
         self._touched = np.zeros(64, np.int64)  # the number of the call that touched the slot last
         self._calls = self._tables = 0
         self._free: list[int] = []
         self._arena = arena.Arena()
+        self.copies: dict[int, Copy] = {}
 
     def new_home(self) -> int:
         """Return the number of one more table."""
@@ -57,9 +61,9 @@ class EntityMemory:
             self._keys.append(key)
         if slot == len(self._rings):
             more = slot + min(slot, MOST_SLOTS)
-            for part in self._rings, self._homes, self._dirty, self._touched:
+            for part in self._rings, self.homes, self.marks, self._touched:
                 part.resize((more, *part.shape[1:]), refcheck=False)
-        self._homes[slot] = home
+        self.homes[slot] = home
         return slot
 
     def drop(self, slots: I64s) -> None:
@@ -68,7 +72,7 @@ class EntityMemory:
             self._keys[slot] = b""
         self._free += slots.tolist()
         kernel.release(slots, self._rings, self._arena.times, self._arena.blocks)
-        self._dirty[slots], self._homes[slots] = 0, 0
+        self.marks[slots], self.homes[slots] = 0, 0
         self._arena = self._arena.compacted(self._rings)
 
     def fold(
@@ -82,6 +86,8 @@ class EntityMemory:
         """Fold records in order; see `EntityTable.fold_once`. `ids` are the events' hashes, none to fold without."""
         fresh = np.ones(len(slots), np.bool_)
         out = np.zeros((len(slots), len(self.stage.names)), np.float64)
+        for copy in self.copies.values():
+            copy.before(slots)
         self._calls += 1
         self._touched[slots] = self._calls
         kinds, times, values = map(np.ascontiguousarray, (kinds, times, values))
@@ -91,7 +97,7 @@ class EntityMemory:
             row = kernel.fold(
                 row, counters, slots, kinds, times, values, ids,
                 self._rings, self._arena.times, self._arena.values, self._arena.blocks,
-                self._dirty, self._views, fresh, out,
+                self.marks, self._views, fresh, out,
             )  # fmt: skip
             if row == len(slots):
                 break
@@ -101,13 +107,15 @@ class EntityMemory:
 
     def load(self, slot: int, state: bytes) -> None:
         """Take a state that `check` found sound into a slot."""
+        for copy in self.copies.values():
+            copy.before(np.array([slot]))
         array, views = np.frombuffer(state, np.uint8), len(self.stage.views)
         kernel.release(np.array([slot]), self._rings, self._arena.times, self._arena.blocks)
         counts = statebytes.counts(array, views, self._rings.shape[1])
         while not kernel.place(slot, counts, self._rings, self._arena.times, self._arena.blocks):
             self._arena.grow()
         statebytes.unpack(array, slot, views, self._rings, self._arena.times, self._arena.values)
-        self._dirty[slot] = 0
+        self.marks[slot] = 0
         self._touched[slot] = self._calls
 
     def check(self, state: bytes) -> None:
@@ -118,23 +126,25 @@ class EntityMemory:
         if verdict == statebytes.OTHER_FEATURES:
             raise StateRefused("written by another feature set")
         if verdict == statebytes.CORRUPT:
-            raise StateRefused("damaged (its checksum does not fit)")
+            raise StateRefused("damaged (it is nothing that was written)")
 
-    def take_dirty(self, home: int) -> list[tuple[bytes, bytes]]:
-        """Return (key, state bytes) of a table's entities that changed since the last call."""
-        slots = np.flatnonzero(self._dirty[: len(self._keys)])
-        slots = slots[self._homes[slots] == home]
-        self._dirty[slots] = 0
-        return self.pack(slots)
+    def copy(self, home: int) -> Copy:
+        """Begin to copy a table's entities that changed since its last copy, which is complete."""
+        copy = self.copies[home] = Copy(self, home)
+        return copy
+
+    def forget_copy(self, home: int) -> None:
+        """Copy nothing more of a table early: the copy is complete, or nobody wants it."""
+        self.copies.pop(home, None)
 
     def mark_dirty(self, slots: Iterable[int]) -> None:
         """Count slots as changed again."""
         for slot in slots:
-            self._dirty[slot] = 1
+            self.marks[slot] = 1
 
     def least_used(self, slots: I64s, most: int) -> I64s:
         """Return those of `slots` that are clean, at most so many, the least recently used."""
-        slots = slots[self._dirty[slots] == 0]
+        slots = slots[self.marks[slots] == 0]
         if slots.size <= most:
             return slots
         return slots[np.argpartition(self._touched[slots], most)[:most]]

@@ -73,14 +73,10 @@ def sizes(slots: I64s, views: int, rings: Rings, values: F64s) -> I64s:
         end += HEADER
         for which in range(rings.shape[1] - views):
             ring = rings[slots[i], which]
-            size = ring["size"]
-            end += 8
-            if size > 0:
-                start = ring["base"] + ring["first"]
-                width = _width(values[start : start + size])
-                end += 8 + _padded(4 * size) + _padded(width * size)
-                if ring["tiled"]:
-                    end += 16 * rings[slots[i], rings.shape[1] - views + which]["size"]
+            start = ring["base"] + ring["first"]
+            width = _width(values[start : start + ring["size"]])
+            tiles = rings[slots[i], rings.shape[1] - views + which]["size"] if ring["tiled"] else 0
+            end += _length(ring["size"], width, tiles)
         ends[i] = end
     return ends
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from streams.features.copying import Copy
 from streams.features.ids import hashes
 from streams.features.memory import EntityMemory, StateRefused
 from streams.features.spec import FeatureSet, Stage
@@ -87,12 +88,13 @@ class EntityTable:
             return slots  # type: ignore[return-value]
         return [self._slot(key) if slot is None else slot for key, slot in zip(keys, slots, strict=True)]
 
-    def take_dirty(self) -> list[tuple[bytes, bytes]]:
-        """Return (key, state bytes) of every entity changed since the last call, which counts as kept now."""
-        return self.memory.take_dirty(self._home)
+    def copy(self) -> Copy:
+        """Begin to copy every entity changed since the last copy, which is complete; they count as kept then."""
+        return self.memory.copy(self._home)
 
     def mark_dirty(self, keys: Iterable[bytes]) -> None:
-        """Count `keys` as changed again: their last state did not reach the store."""
+        """Count `keys` as changed again: their last state did not reach the store. A copy under way is given up."""
+        self.memory.forget_copy(self._home)
         self.memory.mark_dirty(self._slots[key] for key in keys)
 
     def evict(self, limit: int) -> int:
@@ -112,6 +114,7 @@ class EntityTable:
 
     def clear(self) -> None:
         """Leave the memory: the partition goes to another worker."""
+        self.memory.forget_copy(self._home)
         self.memory.drop(self._all())
         self._slots.clear()
 

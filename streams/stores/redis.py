@@ -1,4 +1,4 @@
-"""The state store in Redis or Valkey: a partition's keys share one hash slot, a checkpoint is one script call.
+"""The state store in Redis or Valkey: a partition's keys share one hash slot, a checkpoint is one transaction.
 
     {fraud.customer.0123456789abcdef.3}:checkpoint      hash of the `record` (offset and marks, sealed), the `number`
                                                         of the save, the `epoch` (how often the partition was
@@ -10,7 +10,9 @@
                                                         names the key of the state that was unfit, if one was, which
                                                         is beside it, as …:refused:<claim>:state
 
-A script runs alone, so a reader sees all of a checkpoint or none, and a late former owner none of his own. The
+A reader sees all of a checkpoint or none: its states are sent in pieces, which Redis puts by until the last (`MULTI`),
+and so it takes in a megabyte while it serves others. A script checks first whether this is the owner, and nothing is
+kept if the checkpoint changes after that (`WATCH`), so nothing of a late former owner's is. The
 numbers of saves rise, so that one that timed out and arrives after the next changes nothing. A Redis that came
 back without its last writes (a failover, an older snapshot) has a lower number than the owner has seen, or another
 owner (an epoch may come twice then), and refuses: a checkpoint holds only what changed since the one before, and
@@ -20,7 +22,7 @@ Time-outs are the sockets': a cancelled command would leave its reply to the nex
 one master's alone (`redis_nodes.py`), and what is said of Redis here holds for that master.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -30,7 +32,8 @@ from redis.exceptions import ResponseError
 
 from streams.features.table import StateRefused
 from streams.stores import redis_scripts as scripts
-from streams.stores.redis_nodes import nodes
+from streams.stores.redis_nodes import Call, nodes
+from streams.stores.redis_transaction import Command, carried_out
 from streams.stores.state import Checkpoint, Claim, Fenced, States, StoreUnavailable
 
 Values = Sequence[bytes | int | str]
@@ -38,6 +41,12 @@ Values = Sequence[bytes | int | str]
 DAMAGED_CODES = ("WRONGTYPE", "hash value is not an integer")
 
 PAGE = 1000  # entities in one answer
+
+PIECE = 128
+"""States in one command: others are served between two."""
+
+TRIES = 3
+"""Of a save: what changes the checkpoint meanwhile is another's claim, or a save of ours that had timed out."""
 
 
 @dataclass
@@ -88,15 +97,35 @@ class RedisStateStore:
     async def _write(self, partition: str, epoch: int, checkpoint: Checkpoint | None, states: States) -> None:
         hold = self._hold(partition, epoch)
         number = hold.tried = hold.tried + 1
-        record = b"" if checkpoint is None else checkpoint.sealed(partition, hold.generation, number)
-        keys = [_checkpoint(partition), _changed(partition, hold.generation, recent=True)]
-        values: list[bytes | int | str] = [epoch, hold.token, hold.kept, number, self._ttl, record]
-        values.append(len(hold.prefix) + 1)
-        if states:
-            entities, kept = zip(*states, strict=True)
-            keys, values = [*keys, *map(hold.prefix.__add__, entities)], [*values, *kept]
-        await self._owned(partition, epoch, scripts.SAVE, keys, values)
+        place = _checkpoint(partition)
+
+        async def check(redis: Redis) -> None:
+            await redis.register_script(scripts.MAY_SAVE)([place], [epoch, hold.token, hold.kept, number])
+
+        async def write(redis: Redis) -> None:
+            for _ in range(TRIES):
+                if await carried_out(redis, place, check, self._pieces(partition, hold, number, checkpoint, states)):
+                    return
+            raise StoreUnavailable(f"{partition}: its checkpoint changes all the time")
+
+        await self._answer(partition, epoch, write)
         hold.kept = number
+
+    def _pieces(
+        self, partition: str, hold: Hold, number: int, checkpoint: Checkpoint | None, states: States
+    ) -> Iterator[Command]:
+        """Yield the commands of a save, the one that makes it count with the last states."""
+        if checkpoint and states:
+            recent = _changed(partition, hold.generation, recent=True)
+            yield "SADD", recent, *(entity for entity, _ in states)
+            yield "PEXPIRE", recent, self._ttl
+        pieces = [states[start : start + PIECE] for start in range(0, len(states), PIECE)] or [[]]
+        for piece in pieces[:-1]:
+            keys = [hold.prefix + entity for entity, _ in piece]
+            yield "EVAL", scripts.PUT, len(keys), *keys, self._ttl, *(state for _, state in piece)
+        keys = [_checkpoint(partition), *(hold.prefix + entity for entity, _ in pieces[-1])]
+        record = checkpoint.sealed(partition, hold.generation, number) if checkpoint else b""
+        yield "EVAL", scripts.SAVE, len(keys), *keys, self._ttl, number, record, *(state for _, state in pieces[-1])
 
     async def set_aside(self, partition: str, epoch: int, entity: bytes) -> str:
         hold = self._hold(partition, epoch)
@@ -168,9 +197,13 @@ class RedisStateStore:
         return place.decode()
 
     async def _owned(self, partition: str, epoch: int, script: str, keys: Sequence[bytes], values: Values) -> Any:
-        """Return the answer of a script that only the owner may run; raise Fenced where this is not the owner."""
+        """Return the answer of a script that only the owner may run; raises as `_answer`."""
+        return await self._answer(partition, epoch, lambda redis: redis.register_script(script)(keys, values))
+
+    async def _answer(self, partition: str, epoch: int, call: Call) -> Any:
+        """Return what a call that only the owner may make answers; raise Fenced where this is not the owner."""
         try:
-            return await self._ran(partition, script, keys, values)
+            return await self._nodes.asked(partition, call)
         except ResponseError as error:
             if str(error).startswith("FENCED"):
                 raise Fenced(f"{partition}: epoch {epoch} is over, it is {str(error)[7:]} now") from None

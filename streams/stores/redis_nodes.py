@@ -20,6 +20,7 @@ from redis.exceptions import (
     AskError,
     AuthenticationError,
     ClusterDownError,
+    ExecAbortError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -27,6 +28,7 @@ from redis.exceptions import (
     ResponseError,
     TryAgainError,
 )
+from redis.maint_notifications import MaintNotificationsConfig
 
 from streams.stores.certificate import why_refused
 from streams.stores.redis_packing import pack_quickly
@@ -34,12 +36,13 @@ from streams.stores.state import StoreRefused, StoreUnavailable
 
 SOCKET_SECONDS = 5.0
 
-PASSING = (ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError)
+PASSING = (ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError, ExecAbortError)
 PASSING_CODES = ("NOREPLICAS", "MISCONF", "BUSY")
 """Replies of a Redis that fails over, is full or may not write for now; redis-py has no class for the latter."""
 
 NOT_ALLOWED = (AuthenticationError, NoPermissionError)
 NOT_ALLOWED_IN_SCRIPT = "ACL failure"
+NOT_ALLOWED_AT_THE_END = "discarded because of: NOPERM"  # of a transaction
 
 CLUSTER = "+cluster"
 """What the scheme of a cluster's URL ends in: `redis+cluster://host:port,host:port`, some nodes of it."""
@@ -80,6 +83,8 @@ class Node:
             socket_timeout=SOCKET_SECONDS,
             socket_connect_timeout=SOCKET_SECONDS,
             retry=Retry(NoBackoff(), 0),  # the caller repeats: it knows what may be repeated
+            # Told of a move redis-py connects anew by itself, in the middle of a transaction, too.
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
         pack_quickly(self.redis.connection_pool)
 
@@ -95,7 +100,7 @@ class Node:
         except NOT_ALLOWED as error:
             raise self._refused(error) from None
         except ResponseError as error:
-            if str(error).startswith(NOT_ALLOWED_IN_SCRIPT):
+            if str(error).startswith(NOT_ALLOWED_IN_SCRIPT) or NOT_ALLOWED_AT_THE_END in str(error):
                 raise self._refused(error) from None
             if isinstance(error, PASSING) or str(error).startswith(PASSING_CODES):
                 raise StoreUnavailable(f"Redis at {self.address} does not serve: {error}") from None

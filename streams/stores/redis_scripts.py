@@ -18,14 +18,18 @@ local number = tonumber(kept[3] or 0)
 if kept[2] ~= ARGV[2] or not number or number < tonumber(ARGV[3]) then return redis.error_reply('LOST') end
 """
 
-SAVE = f"""{_OWNED}
+MAY_SAVE = f"""{_OWNED}
 if number >= tonumber(ARGV[4]) then return redis.error_reply('LOST') end
-for i = 3, #KEYS do redis.call('SET', KEYS[i], ARGV[i + 5], 'PX', ARGV[5]) end
-redis.call('HSET', KEYS[1], 'number', ARGV[4])
-if ARGV[6] == '' then return end
-redis.call('HSET', KEYS[1], 'record', ARGV[6])
-for i = 3, #KEYS do redis.call('SADD', KEYS[2], string.sub(KEYS[i], ARGV[7])) end
-redis.call('PEXPIRE', KEYS[2], ARGV[5])
+"""
+
+PUT = "for i = 1, #KEYS do redis.call('SET', KEYS[i], ARGV[i + 1], 'PX', ARGV[1]) end"
+
+# A transaction goes on after an error. What keeps a state from being set, as a right that is missing, keeps the number
+# and the record from it, too.
+SAVE = """
+for i = 2, #KEYS do redis.call('SET', KEYS[i], ARGV[i + 2], 'PX', ARGV[1]) end
+redis.call('HSET', KEYS[1], 'number', ARGV[2])
+if ARGV[3] ~= '' then redis.call('HSET', KEYS[1], 'record', ARGV[3]) end
 """
 
 BEGIN_ROUND = f"""{_OWNED}

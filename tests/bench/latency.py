@@ -23,7 +23,7 @@ from tests.bench.workload import index_of
 
 WARMUP_SECONDS, MEASURED_SECONDS = 20.0, 20.0  # a broker compiles itself for its first half minute
 LEAD_SECONDS, LEAD_EVENTS = 4.0, 40_000  # the producer imports, and makes so many events a second
-FEWEST_SECONDS = 5.0
+FEWEST_SECONDS = 5.0  # of which a p99 is told: with one second it would be that of one pause or none
 GRACE_SECONDS = 20.0
 FLOOD_RATE, FLOOD_SECONDS = 50_000.0, 4.0  # more than two cores manage together
 FLOOD_GRACE_SECONDS = 120.0  # a machine that is busy otherwise manages a tenth of it

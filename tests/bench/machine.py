@@ -1,7 +1,6 @@
 """What the machine did meanwhile: how busy it was, and when a host took the processor away for others (Linux only)."""
 
 import time
-from bisect import bisect_right
 from collections.abc import Callable
 from typing import Any
 
@@ -41,4 +40,5 @@ class Watch:
         clean = np.zeros(len(starts) + 1, np.bool_)  # by the number of readings before
         for period in range(len(stolen)):
             clean[period + 1] = not stolen[max(0, period - 1) : period + 1].any()
-        return np.array([clean[bisect_right(starts, moment)] for moment in moments.tolist()], np.bool_)
+        among: NDArray[np.bool_] = clean[np.searchsorted(starts, moments, side="right")]
+        return among

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from schemas.events import Score, Transaction
 from streams.agents import stage
+from streams.features.copying import Copy
 from streams.features.spec import DAY, HOUR, MINUTE, Over
 from streams.features.table import EntityTable, StateRefused
 from streams.features.vector import assemble, merge_order
-from streams.runtime import gate
+from streams.runtime import checkpoint, gate
 from streams.runtime.checkpoint import OwnedPartition
 from streams.runtime.gate import Gate, Marks
 from streams.runtime.hop import WATERMARK, HopRows
@@ -32,6 +33,7 @@ from streams.stores.memory import NOTHING, Kept, MemoryStateStore
 from streams.stores.state import Checkpoint, Fenced, States, StoreUnavailable
 from streams.usecases import FRAUD
 from tests.unit.streams.cluster import Cluster, Label, Worker
+from tests.unit.streams.features.folding import taken
 from tests.unit.streams.shaky import PatchySender, ShakyStore
 from tests.unit.streams.world import CUSTOMER, HOPS, NOW, TERMINAL, MemorySender
 
@@ -232,9 +234,10 @@ async def case(partitions: int, promise_every: int, drawn: bytes, script: bytes)
 
 @pytest.fixture(scope="module")
 def runner() -> Iterator[asyncio.Runner]:
-    """A loop for all cases, in which archiving does not pause by the clock."""
+    """A loop for all cases, in which archiving does not pause by the clock, and a copy does after each entity."""
     with pytest.MonkeyPatch.context() as patch, asyncio.Runner() as one:
         patch.setattr(snapshot_store, "PAUSE", 0.0)
+        patch.setattr(checkpoint, "PIECE", 1)
         yield one
 
 
@@ -297,7 +300,7 @@ async def copied_late(self: OwnedPartition, sender: Any) -> int | None:
     if self.folds_open or self._abandoned or self._changed_at is None:
         return None
     self._changed_at = None
-    states = self.table.take_dirty()
+    states = taken(self.table)
     await sender.acked(sender.mark())
     marks = self.gate.marks().to_bytes() if self.gate else b""
     await self._store.save(self.name, self._epoch, Checkpoint(self.next_offset, marks), states)
@@ -326,6 +329,7 @@ MUTANTS: dict[str, tuple[Any, str, Any]] = {
     "a checkpoint does not wait for the outputs": (PatchySender, "mark", lambda self: frozenset()),
     "a refused output counts as delivered": (PatchySender, "lose", lose_unnoticed),
     "the offset is read after the states": (OwnedPartition, "_checkpoint", copied_late),
+    "an entity may change before it is copied": (Copy, "before", lambda self, slots: None),
     "a checkpoint may fall into a batch": (stage, "folding", unlocked),
     "what a failed save had is forgotten": (EntityTable, "mark_dirty", lambda self, keys: None),
     "a damaged state counts as none": (EntityTable, "load", load_or_forget),

@@ -8,8 +8,8 @@ import pytest
 from streams.features.table import StateRefused
 from streams.stores.memory import Kept, MemoryStateStore
 from streams.stores.state import Fenced
-from tests.unit.streams.agents import test_stage as base
-from tests.unit.streams.agents.test_stage import STAGES, check, run, scores, started
+from tests.unit.streams.agents import payments as base
+from tests.unit.streams.agents.payments import STAGES, check, run, scores, started
 from tests.unit.streams.world import TERMINAL, World
 
 Harm = Callable[[Kept], Kept]

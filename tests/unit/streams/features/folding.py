@@ -29,3 +29,11 @@ def rows(table, records, folded):
         dict(zip(table.stage.names, row.tolist(), strict=True)) if record.kind is Over.EVENTS else {}
         for record, row in zip(records, folded, strict=True)
     ]
+
+
+def taken(table):
+    """What has changed since the last call, copied at once."""
+    copy, states = table.copy(), []
+    while piece := copy.take(100):
+        states += piece
+    return states

@@ -12,7 +12,7 @@ from streams.features.spec import Aggregate, FeatureSet, Over, Stage, View, Wind
 from streams.features.table import EntityTable
 from tests.twin import Record
 from tests.unit.streams.features.drawn import PLAIN, VALUES
-from tests.unit.streams.features.folding import fold
+from tests.unit.streams.features.folding import fold, taken
 
 STAGE = Stage(
     "entity",
@@ -118,7 +118,7 @@ def test_entities_that_come_and_go_keep_their_records() -> None:
             if key in kept:
                 moving.load(key, kept[key])
         assert np.array_equal(fold(moving, records), fold(still, records))
-        kept |= dict(moving.take_dirty())
+        kept |= dict(taken(moving))
         moving.evict(chance.randrange(100, 400))
         check_blocks(moving)
         check_blocks(still)

@@ -12,6 +12,7 @@ from streams.features.pipeline import Events, Labels, Pipeline
 from streams.features.spec import HOUR, MINUTE
 from streams.features.table import EntityTable
 from streams.usecases import FRAUD
+from tests.unit.streams.features.folding import taken
 
 drawn = settings(deadline=None, max_examples=100)
 
@@ -138,9 +139,9 @@ def test_a_repeated_event_makes_nothing_dirty():
     """State that has not changed is not written."""
     table = table_of()
     fold_once(table, [(b"k", b"a", 0, 1.0)])
-    table.take_dirty()
+    taken(table)
     fold_once(table, [(b"k", b"a", 0, 1.0)])
-    assert table.take_dirty() == []
+    assert taken(table) == []
 
 
 def test_ids_cost_a_state_little():

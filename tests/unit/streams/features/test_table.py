@@ -11,7 +11,7 @@ from streams.features.spec import Aggregate, FeatureSet, Over, Stage, View, Wind
 from streams.features.table import EntityTable, StateRefused
 from tests.twin import Record, Twin, agree
 from tests.unit.streams.features.drawn import OF_EVENTS, PLAIN, VALUES, cuts, feature_sets, streams
-from tests.unit.streams.features.folding import fold, rows
+from tests.unit.streams.features.folding import fold, rows, taken
 
 # The kernel compiles in the first example, so no example has a deadline.
 drawn = settings(deadline=None, max_examples=300)
@@ -104,7 +104,7 @@ def test_nothing_to_fold():
     assert fold(table, []).shape == (0, len(STAGE.names))
     assert table.states() == states
     assert table_of().states() == {}
-    assert table_of().take_dirty() == []
+    assert taken(table_of()) == []
 
 
 def test_an_entity_in_memory_is_not_missing():
@@ -123,32 +123,32 @@ def test_too_late_is_counted():
 def test_dirty_is_what_changed_since_it_was_taken():
     """Each entity changed is given once, with the bytes it has now."""
     table = table_of(records=RECORDS)
-    assert dict(table.take_dirty()) == table.states()
-    assert table.take_dirty() == []
+    assert dict(taken(table)) == table.states()
+    assert taken(table) == []
     fold(table, [Record(b"y", Over.EVENTS, 40, (1.0, 1.0, 0.0))] * 2)
-    assert table.take_dirty() == [(b"y", table.states()[b"y"])]
+    assert taken(table) == [(b"y", table.states()[b"y"])]
 
 
 def test_a_record_too_late_makes_nothing_dirty():
     """State that has not changed is not written."""
     table = table_of(records=RECORDS)
-    table.take_dirty()
+    taken(table)
     fold(table, [Record(b"y", kind, -100, (1.0, 1.0, 0.0)) for kind in Over])
-    assert table.take_dirty() == []
+    assert taken(table) == []
 
 
 def test_marked_dirty_is_given_again():
     """What did not reach the store is written with the next checkpoint, with the changes since."""
     table = table_of(records=RECORDS)
-    taken = [key for key, _ in table.take_dirty()]
+    keys = [key for key, _ in taken(table)]
     fold(table, [Record(b"x", Over.EVENTS, 40, (1.0, 1.0, 0.0))])
-    table.mark_dirty(taken)
-    assert dict(table.take_dirty()) == table.states()
+    table.mark_dirty(keys)
+    assert dict(taken(table)) == table.states()
 
 
 def keep_all(table):
     """A store that has every state of the table now."""
-    table.take_dirty()
+    taken(table)
     return table.states()
 
 
@@ -175,13 +175,13 @@ def test_what_the_store_does_not_have_stays():
     """Only clean entities are evicted."""
     table = table_of(records=RECORDS)
     assert (table.evict(0), table.evicted) == (0, False)
-    table.take_dirty()
+    taken(table)
     fold(table, [Record(b"y", Over.EVENTS, 40, (1.0, 1.0, 0.0))])
     assert (table.evict(0), table.evicted, b"y" in table) == (1, True, True)
-    table.take_dirty()
+    taken(table)
     table.mark_dirty([b"y"])
     assert table.evict(0) == 0
-    assert [key for key, _ in table.take_dirty()] == [b"y"]
+    assert [key for key, _ in taken(table)] == [b"y"]
     assert (table.evict(0), len(table), table.states()) == (1, 0, {})
 
 
@@ -206,7 +206,7 @@ def test_memory_follows_what_is_left():
             table,
             [Record(b"%d" % key, Over.EVENTS, 1, (1.5, 1.0, 0.0)) for key in range(batch * 1000, 1000 + batch * 1000)],
         )
-        table.take_dirty()
+        taken(table)
         table.evict(1000)
     assert (len(table), len(table.memory._keys)) == (1000, 2000)
     assert table.memory._arena.times.size <= 1 << 16  # nothing public says it
@@ -215,7 +215,7 @@ def test_memory_follows_what_is_left():
 def test_a_loaded_entity_is_clean():
     """What comes from the store is there already."""
     table = reloaded(table_of(records=RECORDS))
-    assert table.take_dirty() == []
+    assert taken(table) == []
 
 
 def test_loading_again_takes_the_stores_word():
@@ -223,11 +223,11 @@ def test_loading_again_takes_the_stores_word():
     table = table_of(records=RECORDS)
     kept = table.states()[b"x"]
     fold(table, [Record(b"x", Over.EVENTS, 40, (1.0, 1.0, 0.0))])
-    table.take_dirty()
+    taken(table)
     fold(table, [Record(b"x", Over.EVENTS, 41, (1.0, 1.0, 0.0))])
     table.load(b"x", kept)
     assert table.states()[b"x"] == kept
-    assert table.take_dirty() == []
+    assert taken(table) == []
 
 
 @drawn

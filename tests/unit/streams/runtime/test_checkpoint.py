@@ -1,78 +1,13 @@
-"""The checkpoint protocol: everything of a checkpoint or nothing, after the outputs, by the owner."""
+"""The checkpoint protocol: everything of a checkpoint or nothing, after the outputs."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
-import numpy as np
 import pytest
 
-from streams.features.table import EntityTable, StateRefused
-from streams.metrics import Metrics
-from streams.runtime.checkpoint import OwnedPartition, checkpoint_all, evict_all, folding
+from streams.runtime.checkpoint import checkpoint_all, folding
 from streams.runtime.sender import UndeliveredError
-from streams.stores.memory import MemoryStateStore
-from streams.stores.state import Checkpoint, Fenced, States
-from streams.usecases import FRAUD
-from tests.unit.streams.world import Broker, MemorySender, World
-
-CUSTOMER = FRAUD.features.stages[0]
-NAME = "fraud.customer.0.0"
-
-
-class WatchedStore(MemoryStateStore):
-    """Remembers what it was asked, waits for `ready` before a save, and is away for `failures` saves."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.saved: list[tuple[int, dict[bytes, bytes]]] = []
-        self.loaded: list[bytes] = []
-        self.failures = 0
-        self.ready = asyncio.Event()
-        self.ready.set()
-
-    async def load(self, partition: str, epoch: int, entities: Sequence[bytes]) -> list[bytes | None]:
-        self.loaded += entities
-        return await super().load(partition, epoch, entities)
-
-    async def save(self, partition: str, epoch: int, checkpoint: Checkpoint, states: States) -> None:
-        await self.ready.wait()
-        if self.failures:
-            self.failures -= 1
-            raise ConnectionError("away")
-        await super().save(partition, epoch, checkpoint, states)
-        self.saved.append((checkpoint.offset, dict(states)))
-
-
-def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(scenario(), 20))
-
-
-async def owner(store: MemoryStateStore, sources: int | None = None) -> OwnedPartition:
-    owned = OwnedPartition(NAME, EntityTable(CUSTOMER, FRAUD.features), store, Metrics("worker"))
-    await owned.claim(sources)
-    return owned
-
-
-async def fold(owned: OwnedPartition, next_offset: int, *keys: bytes, failing: bool = False) -> None:
-    """Fold one event of each key, as a batch that ends before `next_offset`, or fail just before its end."""
-    n = len(keys)
-    async with folding(owned):
-        await owned.load(owned.missing(keys))
-        owned.table.fold(keys, np.zeros(n, np.int8), np.full(n, next_offset), np.ones((n, 2)))
-        if failing:
-            raise LookupError("a topic is missing")
-        owned.folded(next_offset, passed=True)
-
-
-def sending(automatic: bool = True) -> Any:
-    return MemorySender(Broker(), automatic)
-
-
-async def idle() -> None:
-    """Let every task go as far as it can."""
-    for _ in range(20):
-        await asyncio.sleep(0)
+from tests.unit.streams.runtime.checkpointing import WatchedStore, fold, idle, owner, run, sending
+from tests.unit.streams.world import World
 
 
 def test_a_checkpoint_waits_for_the_outputs() -> None:
@@ -191,26 +126,6 @@ def test_undelivered_outputs_keep_a_checkpoint_away() -> None:
     run(scenario)
 
 
-def test_a_fenced_owner_writes_nothing() -> None:
-    """A worker that lost its partition learns it at its next checkpoint, of which nothing is kept."""
-
-    async def scenario() -> None:
-        store, sender = WatchedStore(), sending()
-        former = await owner(store)
-        await fold(former, 2, b"a")
-        await former.checkpoint(sender)
-        await fold(former, 4, b"a")
-        new = await owner(store)
-        assert new.next_offset == 2
-        with pytest.raises(Fenced):
-            await former.checkpoint(sender)
-        await fold(new, 3, b"a")
-        await new.checkpoint(sender)
-        assert [offset for offset, _ in store.saved] == [2, 3]
-
-    run(scenario)
-
-
 def test_checkpoints_of_a_partition_wait_for_each_other() -> None:
     """Two at once, as when partitions are given up: the newer is written last, and neither returns before that."""
 
@@ -250,95 +165,6 @@ def test_a_half_folded_batch_is_never_kept() -> None:
     run(scenario)
 
 
-def test_an_abandoned_partition_is_never_kept() -> None:
-    """Given up with changes that no checkpoint has: they are the next owner's to fold again, not ours to write."""
-
-    async def scenario() -> None:
-        store, sender = WatchedStore(), sending()
-        owned = await owner(store)
-        await fold(owned, 2, b"a")
-        async with folding(owned):
-            owned.abandon()  # in the middle of a batch
-        assert await owned.checkpoint(sender) is None
-        await fold(owned, 3, b"b")
-        assert await owned.checkpoint(sender) is None
-        assert store.saved == []
-
-    run(scenario)
-
-
-def test_who_waits_for_a_checkpoint_under_way_may_abandon_meanwhile() -> None:
-    """The write under way goes on, the one that waits for it does not start."""
-
-    async def scenario() -> None:
-        store, sender = WatchedStore(), sending()
-        owned = await owner(store)
-        await fold(owned, 2, b"a")
-        store.ready.clear()
-        first = asyncio.create_task(owned.checkpoint(sender))
-        await idle()
-        await fold(owned, 4, b"b")
-        second = asyncio.create_task(owned.checkpoint(sender))
-        await idle()
-        owned.abandon()
-        store.ready.set()
-        assert [await first, await second] == [1, None]
-        assert [offset for offset, _ in store.saved] == [2]
-
-    run(scenario)
-
-
-def test_a_new_owner_finds_states_as_they_are_touched() -> None:
-    """Entities come from the store when first needed, once; those of a fresh partition are not asked for."""
-
-    async def scenario() -> None:
-        store, sender = WatchedStore(), sending()
-        first = await owner(store)
-        assert first.next_offset == -1
-        await fold(first, 2, b"a", b"b")
-        await first.checkpoint(sender)
-        assert store.loaded == []
-        second = await owner(store)
-        assert second.next_offset == 2
-        await second.load(second.missing([b"b", b"b", b"new"]))
-        await second.load(second.missing([b"b"]))
-        assert second.table.states() == {b"b": first.table.states()[b"b"]}
-        assert store.loaded == [b"b", b"new"]
-
-    run(scenario)
-
-
-def test_a_new_owner_can_tell_kafka_what_was_kept_before_it() -> None:
-    """Killed between the store and the commit to Kafka, the commit is made up for without a further event."""
-
-    async def scenario() -> None:
-        store = WatchedStore()
-        first = await owner(store)
-        await fold(first, 2, b"a")
-        await first.checkpoint(sending())
-        assert (await owner(store)).kept_offset == 2
-
-    run(scenario)
-
-
-def test_an_entity_that_left_the_memory_comes_back() -> None:
-    """Also into a partition that began without a checkpoint, where nothing else is asked for."""
-
-    async def scenario() -> None:
-        store, sender = WatchedStore(), sending()
-        owned = await owner(store)
-        await fold(owned, 2, b"a", b"b")
-        await owned.checkpoint(sender)
-        before = owned.table.states()
-        assert await owned.evict(1) == 1
-        (gone,) = before.keys() - owned.table.states().keys()
-        await owned.load(owned.missing([b"a", b"b"]))
-        assert owned.table.states() == before
-        assert store.loaded == [gone]
-
-    run(scenario)
-
-
 def test_what_is_done_may_be_past_the_last_record() -> None:
     """The end of a transaction is no record: where all is kept, it counts as done; else the checkpoint counts."""
 
@@ -355,34 +181,6 @@ def test_what_is_done_may_be_past_the_last_record() -> None:
     run(scenario)
 
 
-def test_a_damaged_state_is_named() -> None:
-    """A state that does not load stops the worker, saying in which partition and why, but not whose it is."""
-
-    async def scenario() -> None:
-        store = WatchedStore()
-        epoch = (await store.claim(NAME)).epoch
-        await store.save(NAME, epoch, Checkpoint(1, b""), [(b"c7", b"\0" * 40)])
-        with pytest.raises(StateRefused, match=rf"{NAME}: the state of one entity: .*damaged") as caught:
-            await (await owner(store)).load([b"c7"])
-        assert "c7" not in str(caught.value)
-
-    run(scenario)
-
-
-def test_another_partition_count_is_refused() -> None:
-    """Marks of so many sources do not fit a topic of more."""
-
-    async def scenario() -> None:
-        store, sender = WatchedStore(), sending()
-        two = await owner(store, sources=2)
-        await fold(two, 1, b"a")
-        await two.checkpoint(sender)
-        with pytest.raises(StateRefused, match=f"{NAME}: .*the partition count has changed"):
-            await owner(store, sources=3)
-
-    run(scenario)
-
-
 def test_every_partition_is_kept_and_measured() -> None:
     """`checkpoint_all` keeps each partition and counts what was written, and only what was."""
 
@@ -395,62 +193,5 @@ def test_every_partition_is_kept_and_measured() -> None:
         written = world.metrics.registry.get_sample_value("headrace_checkpoint_entities_total", {"stage": "customer"})
         times = world.metrics.registry.get_sample_value("headrace_checkpoint_seconds_count", {"stage": "customer"})
         assert (written, times) == (2, 1)
-
-    run(scenario)
-
-
-def test_an_evicted_entity_comes_back_from_the_store() -> None:
-    """Also where the partition began empty, so that nothing was asked of the store before."""
-
-    async def scenario() -> None:
-        store, sender = WatchedStore(), sending()
-        owned = await owner(store)
-        await fold(owned, 2, b"a", b"b")
-        assert await owned.evict(0) == 0  # nothing is kept yet
-        await owned.checkpoint(sender)
-        assert await owned.evict(1) == 1
-        await fold(owned, 3, b"a", b"b")
-        alone = await owner(WatchedStore())
-        await fold(alone, 2, b"a", b"b")
-        await fold(alone, 3, b"a", b"b")
-        assert owned.table.states() == alone.table.states()
-        assert len(store.loaded) == 1
-
-    run(scenario)
-
-
-def test_nothing_is_evicted_while_it_is_written() -> None:
-    """What a checkpoint has taken is not in the store before the write is done, so it stays until then."""
-
-    async def scenario() -> None:
-        store, sender = WatchedStore(), sending()
-        owned = await owner(store)
-        await fold(owned, 2, b"a")
-        store.ready.clear()
-        checkpoint, eviction = (asyncio.create_task(work) for work in (owned.checkpoint(sender), owned.evict(0)))
-        await idle()
-        assert (b"a" in owned.table, eviction.done()) == (True, False)
-        store.ready.set()
-        await checkpoint
-        assert await eviction == 1
-
-    run(scenario)
-
-
-def test_the_limit_is_of_all_partitions_together() -> None:
-    """Each gives in proportion to what it has, and the number is shown."""
-
-    async def scenario() -> None:
-        world = World(2, WatchedStore())
-        agent = await world.start(0)
-        owned = list(agent.owned.values())
-        await fold(owned[0], 2, *(b"%d" % number for number in range(30)))
-        await fold(owned[1], 2, *(b"%d" % number for number in range(10)))
-        await checkpoint_all(owned, world.senders[0], world.metrics)  # type: ignore[arg-type]
-        for limit, left in ((40, [30, 10]), (20, [14, 4])):
-            await evict_all(owned, limit, world.metrics)
-            assert [len(one.table) for one in owned] == left
-        went = world.metrics.registry.get_sample_value("headrace_evicted_total", {"stage": "customer"})
-        assert went == 22
 
     run(scenario)

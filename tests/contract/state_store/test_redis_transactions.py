@@ -1,0 +1,251 @@
+"""A save is a transaction of many commands: what happens between them, and when the last one comes late."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pytest
+from redis import Redis
+
+from streams.stores import redis as redis_store
+from streams.stores import redis_nodes
+from streams.stores.redis import RedisStateStore
+from streams.stores.state import Checkpoint, Fenced, StoreRefused, StoreUnavailable
+from tests.contract.state_store.shared import TTL_MS, as_worker
+
+EXEC = b"\r\nEXEC\r\n"
+
+
+class SlowNetwork:
+    """A way to a server that keeps the next so many saves' last commands until told to deliver them."""
+
+    def __init__(self, url: str, keep: int) -> None:
+        self._target = urlsplit(url)
+        self._keep = keep
+        self.kept: asyncio.Queue[tuple[asyncio.StreamWriter, bytes]] = asyncio.Queue()
+        self._answered = asyncio.Event()
+
+    async def start(self) -> str:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, to = await asyncio.open_connection(self._target.hostname, self._target.port)
+        back = asyncio.create_task(self._back(there, writer))
+        while data := await reader.read(1 << 16):
+            if self._keep and EXEC in data:
+                self._keep -= 1
+                self.kept.put_nowait((to, data))
+            else:
+                to.write(data)
+        await back
+
+    async def _back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            self._answered.set()
+        writer.close()
+
+    async def deliver(self) -> None:
+        """Let what was kept longest arrive, and wait until the server has dealt with it."""
+        to, data = await asyncio.wait_for(self.kept.get(), 5)
+        self._answered.clear()
+        to.write(data)
+        await asyncio.wait_for(self._answered.wait(), 5)
+
+    async def holding(self, count: int = 1) -> None:
+        """Wait until so many are kept."""
+        for one in [await self.kept.get() for _ in range(count)]:
+            self.kept.put_nowait(one)
+
+
+Scenario = Callable[[RedisStateStore, RedisStateStore, SlowNetwork, str], Awaitable[None]]
+
+
+def play(scenario: Scenario, url: str, keep: int = 1) -> None:
+    """Run a scenario with a store, another one behind a slow network, and a partition of its own."""
+
+    async def with_both() -> None:
+        network = SlowNetwork(url, keep)
+        direct, slow = RedisStateStore(url, TTL_MS), RedisStateStore(await network.start(), TTL_MS)
+        try:
+            await asyncio.wait_for(scenario(direct, slow, network, f"fraud.customer.{uuid4().hex}.0"), 20)
+        finally:
+            await slow.close()
+            await direct.close()
+
+    asyncio.run(with_both())
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not answer soon is given up."""
+    monkeypatch.setattr(redis_nodes, "SOCKET_SECONDS", 0.3)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_save_that_arrives_late_changes_nothing(valkey_server: str) -> None:
+    """A save that timed out on its way and arrives after the next one does not bring the old state back."""
+
+    async def scenario(direct: RedisStateStore, slow: RedisStateStore, network: SlowNetwork, partition: str) -> None:
+        epoch = (await slow.claim(partition)).epoch
+        with pytest.raises(StoreUnavailable):
+            await slow.save(partition, epoch, Checkpoint(100, b"old"), [(b"a", b"old")])
+        await slow.save(partition, epoch, Checkpoint(200, b"new"), [(b"a", b"new"), (b"b", b"new")])
+        await network.deliver()
+        assert await direct.read(partition, [b"a", b"b"]) == [b"new", b"new"]
+        assert (await direct.claim(partition)).checkpoint == Checkpoint(200, b"new")
+
+    play(scenario, valkey_server)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_late_save_does_not_stop_the_next(valkey_server: str) -> None:
+    """One that timed out and arrives in the middle of the next: that is sent again, and both count in their order."""
+
+    async def scenario(direct: RedisStateStore, slow: RedisStateStore, network: SlowNetwork, partition: str) -> None:
+        epoch = (await slow.claim(partition)).epoch
+        with pytest.raises(StoreUnavailable):
+            await slow.save(partition, epoch, Checkpoint(100, b"old"), [(b"a", b"old"), (b"c", b"old")])
+        following = asyncio.create_task(slow.save(partition, epoch, Checkpoint(200, b"new"), [(b"a", b"new")]))
+        await network.holding(2)
+        await network.deliver()
+        assert await direct.read(partition, [b"a", b"c"]) == [b"old", b"old"]
+        await network.deliver()
+        await following
+        assert await direct.read(partition, [b"a", b"c"]) == [b"new", b"old"]
+        assert (await direct.claim(partition)).checkpoint == Checkpoint(200, b"new")
+
+    play(scenario, valkey_server, keep=2)
+
+
+def test_a_claim_in_the_middle_of_a_save_fences_it(valkey_server: str) -> None:
+    """Whoever was the owner when a save began and is not when it ends has nothing kept of it."""
+
+    async def scenario(direct: RedisStateStore, slow: RedisStateStore, network: SlowNetwork, partition: str) -> None:
+        epoch = (await slow.claim(partition)).epoch
+        saving = asyncio.create_task(slow.save(partition, epoch, Checkpoint(1, b""), [(b"a", b"1")]))
+        await network.holding()
+        assert (await direct.claim(partition)).checkpoint is None
+        await network.deliver()
+        with pytest.raises(Fenced, match=f"epoch {epoch} is over"):
+            await saving
+        assert await direct.read(partition, [b"a"]) == [None]
+
+    play(scenario, valkey_server)
+
+
+def test_a_save_is_seen_whole(valkey_server: str) -> None:
+    """Until its last command a save of many pieces has changed nothing, of states that are there or are not."""
+    states = [(b"%d" % number, b"new") for number in range(3 * redis_store.PIECE + 1)]
+    entities = [entity for entity, _ in states]
+
+    async def scenario(direct: RedisStateStore, slow: RedisStateStore, network: SlowNetwork, partition: str) -> None:
+        epoch = (await slow.claim(partition)).epoch
+        saving = asyncio.create_task(slow.save(partition, epoch, Checkpoint(1, b""), states))
+        await network.holding()
+        assert await direct.read(partition, entities) == [None] * len(states)
+        await network.deliver()
+        await saving
+        assert await direct.read(partition, entities) == [state for _, state in states]
+
+    play(scenario, valkey_server)
+
+
+@contextmanager
+def refusing(url: str, setting: str, value: int) -> Iterator[None]:
+    """A Redis with another setting inside the block."""
+    with Redis.from_url(url) as redis:
+        (usual,) = redis.config_get(setting).values()
+        redis.config_set(setting, value)
+        try:
+            yield
+        finally:
+            redis.config_set(setting, usual)
+
+
+REFUSING = pytest.mark.parametrize(("setting", "value"), [("maxmemory", 1), ("min-replicas-to-write", 1)])
+
+
+@REFUSING
+def test_a_redis_that_refuses_the_first_command_is_waited_for(valkey_server: str, setting: str, value: int) -> None:
+    """Nothing is kept, and the next save finds nothing half said."""
+
+    async def scenario(direct: RedisStateStore, _: RedisStateStore, __: SlowNetwork, partition: str) -> None:
+        epoch = (await direct.claim(partition)).epoch
+        with refusing(valkey_server, setting, value), pytest.raises(StoreUnavailable, match="does not serve"):
+            await direct.save(partition, epoch, Checkpoint(1, b""), [(b"a", b"1")])
+        await direct.save(partition, epoch, Checkpoint(2, b""), [(b"b", b"2")])
+        assert await direct.read(partition, [b"a", b"b"]) == [None, b"2"]
+
+    play(scenario, valkey_server)
+
+
+@REFUSING
+def test_a_redis_that_refuses_the_last_command_is_waited_for(valkey_server: str, setting: str, value: int) -> None:
+    """It was well when the save began."""
+
+    async def scenario(direct: RedisStateStore, slow: RedisStateStore, network: SlowNetwork, partition: str) -> None:
+        epoch = (await slow.claim(partition)).epoch
+        saving = asyncio.create_task(slow.save(partition, epoch, Checkpoint(1, b""), [(b"a", b"1")]))
+        await network.holding()
+        with refusing(valkey_server, setting, value):
+            await network.deliver()
+            with pytest.raises(StoreUnavailable, match="does not serve"):
+                await saving
+        assert await direct.read(partition, [b"a"]) == [None]
+        await slow.save(partition, epoch, Checkpoint(2, b""), [(b"b", b"2")])
+        assert await direct.read(partition, [b"a", b"b"]) == [None, b"2"]
+
+    play(scenario, valkey_server)
+
+
+def test_a_connection_that_goes_in_the_middle_is_not_made_anew(
+    valkey_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """redis-py would: what is left of a transaction would be done at once there, whoever is the owner by now."""
+    pieces = RedisStateStore._pieces
+
+    async def scenario(direct: RedisStateStore, slow: RedisStateStore, _: SlowNetwork, partition: str) -> None:
+        epoch = (await slow.claim(partition)).epoch
+
+        def cut(self: RedisStateStore, *how: Any) -> Iterator[Any]:
+            for number, command in enumerate(pieces(self, *how)):
+                if number == 1:
+                    for connection in self._nodes._node.redis.connection_pool._in_use_connections:  # type: ignore[attr-defined]
+                        connection._close()
+                yield command
+
+        with monkeypatch.context() as patch:
+            patch.setattr(RedisStateStore, "_pieces", cut)
+            with pytest.raises(StoreUnavailable, match="in the middle of a transaction"):
+                await slow.save(partition, epoch, Checkpoint(1, b""), [(b"a", b"1")])
+        assert await direct.read(partition, [b"a"]) == [None]
+        assert (await direct.claim(partition)).checkpoint is None
+
+    play(scenario, valkey_server, keep=0)
+
+
+@pytest.mark.parametrize("right", ["set", "watch", "multi", "exec", "eval", "sadd"])
+@pytest.mark.parametrize("count", [1, 3 * redis_store.PIECE])
+def test_a_worker_without_a_right_keeps_nothing(valkey_server: str, count: int, right: str) -> None:
+    """Of `set` Redis says so at the end only, when it carries the pieces out: none of them counts."""
+    states = [(b"%d" % number, b"new") for number in range(count)]
+
+    partition = f"fraud.customer.{uuid4().hex}.0"
+
+    async def scenario() -> None:
+        store = RedisStateStore(as_worker(valkey_server), TTL_MS)
+        epoch = (await store.claim(partition)).epoch
+        await store.save(partition, epoch, Checkpoint(1, b""), [])
+        with Redis.from_url(valkey_server) as redis:
+            redis.execute_command("ACL SETUSER", "worker", f"-{right}")
+        with pytest.raises(StoreRefused, match="does not allow this process"):
+            await store.save(partition, epoch, Checkpoint(2, b""), states)
+        assert (await store.claim(partition)).checkpoint == Checkpoint(1, b"")
+        await store.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
