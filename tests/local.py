@@ -47,16 +47,21 @@ def redis_at(url: str) -> Any:
     return RedisCluster(startup_nodes=[ClusterNode(host, int(port)) for host, _, port in places])
 
 
+def states_of(redis: Any, checkpoint: bytes) -> list[bytes]:
+    """Return the keys of the states of the generation that a partition is in now, those of the last period last."""
+    prefix = checkpoint.removesuffix(b"checkpoint") + (redis.hget(checkpoint, "generation") or b"") + b":states:"
+    keys = redis.scan_iter(prefix + b"*", count=10_000)
+    return sorted(keys, key=lambda key: [int(number) for number in key.removeprefix(prefix).split(b":")])
+
+
 def kept_states(url: str, usecase: str = "fraud") -> dict[tuple[str, bytes], bytes]:
     """Every entity's state in Redis by entity and id, of the generation that each partition is in now."""
     found: dict[tuple[str, bytes], bytes] = {}
     with redis_at(url) as redis:
         for checkpoint in list(redis.scan_iter(f"{{{usecase}.*}}:checkpoint", count=10_000)):
-            prefix = checkpoint.removesuffix(b"checkpoint") + redis.hget(checkpoint, "generation") + b":e:"
-            keys = list(redis.scan_iter(prefix + b"*", count=10_000))
             entity = checkpoint.split(b".")[-3].decode()
-            kept = redis.mget(keys) if keys else []
-            states = {(entity, key.removeprefix(prefix)): state for key, state in zip(keys, kept, strict=True)}
+            kept = [redis.hgetall(key) for key in states_of(redis, checkpoint)]
+            states = {(entity, id_): state for some in kept for id_, state in some.items()}
             assert not found.keys() & states.keys(), "an entity is in two partitions"
             found |= states
     return found

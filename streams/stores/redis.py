@@ -1,31 +1,43 @@
 """The state store in Redis or Valkey: a partition's keys share one hash slot, a checkpoint is one transaction.
 
     {fraud.customer.0123456789abcdef.3}:checkpoint      hash of the `record` (offset and marks, sealed), the `number`
-                                                        of the save, the `epoch` (how often the partition was
-                                                        claimed), the `owner` (the last claim) and the `generation`
-    {fraud.customer.0123456789abcdef.3}:89abcdef:e:<id> an entity's state bytes in generation 89abcdef, with a TTL
+                                                        of the save, its `period` and `since` when that goes, the
+                                                        `epoch` (how often the partition was claimed), the `owner` (the
+                                                        last claim) and the `generation`
+    {fraud.customer.0123456789abcdef.3}:89abcdef:states:5:12
+                                                        hash of the state bytes of entities of generation 89abcdef,
+                                                        by id: those of bucket 12 that were last saved in period 5
     {fraud.customer.0123456789abcdef.3}:89abcdef:recent set of the entities that were saved since the last round of
                                                         archiving began; `…:old`, of those that it is about
     {fraud.customer.0123456789abcdef.3}:refused:<claim> a checkpoint that was set aside, with a TTL; its field `entity`
-                                                        names the key of the state that was unfit, if one was, which
-                                                        is beside it, as …:refused:<claim>:state
+                                                        names the entity whose state was unfit, if one was, which is
+                                                        beside it, as …:refused:<claim>:state
 
 A reader sees all of a checkpoint or none: its states are sent in pieces, which Redis puts by until the last (`MULTI`),
 and so it takes in a megabyte while it serves others. A script checks first whether this is the owner, and nothing is
-kept if the checkpoint changes after that (`WATCH`), so nothing of a late former owner's is. The
-numbers of saves rise, so that one that timed out and arrives after the next changes nothing. A Redis that came
-back without its last writes (a failover, an older snapshot) has a lower number than the owner has seen, or another
-owner (an epoch may come twice then), and refuses: a checkpoint holds only what changed since the one before, and
-a state that was lost must not be taken for a new entity's. A claim that finds no checkpoint names a new generation
-after itself, so that nothing left of an earlier one is read, and nothing has to be deleted: it expires.
+kept if the checkpoint changes after that (`WATCH`), so nothing of a late former owner's is. The numbers of saves rise,
+so that one that timed out and arrives after the next changes nothing. A Redis that came back without its last writes
+(a failover, an older snapshot) has a lower number than the owner has seen, or another owner (an epoch may come twice
+then), and refuses: a checkpoint holds only what changed since the one before, and a state that was lost must not be
+taken for a new entity's. A claim that finds no checkpoint names a new generation after itself, so that nothing left of
+an earlier one is read, and nothing has to be deleted: it expires.
+
+Fields of a hash cost Redis less than keys, but have no TTL each. So a period goes for at least the TTL, a save moves
+the entities it names into the present one, and a hash lives for the TTL after its last save: what is in neither
+this period nor the one before has been left alone for a TTL.
+
 Time-outs are the sockets': a cancelled command would leave its reply to the next one. In a cluster each partition is
 one master's alone (`redis_nodes.py`), and what is said of Redis here holds for that master.
 """
 
-from collections.abc import Iterator, Sequence
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 from uuid import uuid4
+from zlib import crc32
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
@@ -42,8 +54,8 @@ DAMAGED_CODES = ("WRONGTYPE", "hash value is not an integer")
 
 PAGE = 1000  # entities in one answer
 
-PIECE = 128
-"""States in one command: others are served between two."""
+BUCKETS = 16
+"""Hashes of a period. One of all entities could not be moved to another node, or expire, without a pause."""
 
 TRIES = 3
 """Of a save: what changes the checkpoint meanwhile is another's claim, or a save of ours that had timed out."""
@@ -51,23 +63,33 @@ TRIES = 3
 
 @dataclass
 class Hold:
-    """A claim as this process knows it: what proves it, the prefix of its entities, and how far it has saved."""
+    """A claim as this process knows it: what proves it, and how far and in which period it has saved.
+
+    `since`, when the period began, is in seconds of Redis's clock, which TTLs go by, too; that was `ahead` of ours when
+    the partition was claimed.
+    """
 
     epoch: int = 0
     token: str = ""
     generation: bytes = b""
-    prefix: bytes = b""
+    period: int = 0
+    since: int = 0
+    ahead: float = 0.0
     kept: int = 0  # the number of the last save that is known to be kept
     tried: int = 0  # of the last that was sent
     scanned: str = ""  # the run of Redis in which the scan of what has changed was begun
 
 
 class RedisStateStore:
-    """Checkpoints in Redis; entities that get no event for `ttl_ms` expire, as nothing of them is in a window."""
+    """Checkpoints in Redis; entities that get no event for `ttl_ms` expire, as nothing of them is in a window.
 
-    def __init__(self, url: str, ttl_ms: int) -> None:
+    `clock` tells seconds from any moment on, and never goes back.
+    """
+
+    def __init__(self, url: str, ttl_ms: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._nodes = nodes(url)
         self._ttl = ttl_ms
+        self._clock = clock
         self._holds: dict[str, Hold] = {}
 
     async def claim(self, partition: str) -> Claim:
@@ -82,9 +104,10 @@ class RedisStateStore:
         if not entities:
             return []
         hold = self._hold(partition, epoch)
-        keys = [_checkpoint(partition), *map(hold.prefix.__add__, entities)]
+        keys, places = _places(partition, hold.generation, hold.period, entities)
+        values = [epoch, hold.token, hold.kept, *places]
         states: list[bytes | None] = await self._owned(
-            partition, epoch, scripts.LOAD, keys, [epoch, hold.token, hold.kept]
+            partition, epoch, scripts.LOAD, [_checkpoint(partition), *keys], values
         )
         return states
 
@@ -97,14 +120,23 @@ class RedisStateStore:
     async def _write(self, partition: str, epoch: int, checkpoint: Checkpoint | None, states: States) -> None:
         hold = self._hold(partition, epoch)
         number = hold.tried = hold.tried + 1
-        place = _checkpoint(partition)
+        now = int(self._clock() + hold.ahead)
+        if (now - hold.since) * 1000 >= self._ttl:
+            hold.period, hold.since = hold.period + 1, now
+        buckets = _bucketed(states)
 
-        async def check(redis: Redis) -> None:
-            await redis.register_script(scripts.MAY_SAVE)([place], [epoch, hold.token, hold.kept, number])
+        async def commands(redis: Redis) -> Iterator[Command]:
+            keys = [_states(partition, hold, bucket, ago) for bucket in buckets for ago in (0, 1)]
+            values: Values = [epoch, hold.token, hold.kept, number]
+            former = await redis.register_script(scripts.MAY_SAVE)([_checkpoint(partition), *keys], values)
+            place = (partition, hold.generation, number, hold.period, hold.since)
+            record = checkpoint.sealed(*place) if checkpoint else b""
+            moved = {bucket for bucket, count in zip(buckets, former, strict=True) if count}
+            return self._pieces(partition, hold, record, buckets, moved)
 
         async def write(redis: Redis) -> None:
             for _ in range(TRIES):
-                if await carried_out(redis, place, check, self._pieces(partition, hold, number, checkpoint, states)):
+                if await carried_out(redis, _checkpoint(partition), commands):
                     return
             raise StoreUnavailable(f"{partition}: its checkpoint changes all the time")
 
@@ -112,31 +144,35 @@ class RedisStateStore:
         hold.kept = number
 
     def _pieces(
-        self, partition: str, hold: Hold, number: int, checkpoint: Checkpoint | None, states: States
+        self, partition: str, hold: Hold, record: bytes, buckets: Mapping[int, States], moved: Collection[int]
     ) -> Iterator[Command]:
-        """Yield the commands of a save, the one that makes it count with the last states."""
-        if checkpoint and states:
+        """Yield the commands of a save, the last of which makes it count; in the buckets `moved` there are entities
+        of the period before."""
+        kept = [_checkpoint(partition)]
+        if record and buckets:
             recent = _changed(partition, hold.generation, recent=True)
-            yield "SADD", recent, *(entity for entity, _ in states)
+            yield "SADD", recent, *(entity for states in buckets.values() for entity, _ in states)
             yield "PEXPIRE", recent, self._ttl
-        pieces = [states[start : start + PIECE] for start in range(0, len(states), PIECE)] or [[]]
-        for piece in pieces[:-1]:
-            keys = [hold.prefix + entity for entity, _ in piece]
-            yield "EVAL", scripts.PUT, len(keys), *keys, self._ttl, *(state for _, state in piece)
-        keys = [_checkpoint(partition), *(hold.prefix + entity for entity, _ in pieces[-1])]
-        record = checkpoint.sealed(partition, hold.generation, number) if checkpoint else b""
-        yield "EVAL", scripts.SAVE, len(keys), *keys, self._ttl, number, record, *(state for _, state in pieces[-1])
+        for bucket, states in buckets.items():
+            kept.append(_states(partition, hold, bucket))
+            yield "HSET", kept[-1], *chain.from_iterable(states)
+            if bucket in moved:
+                yield "HDEL", _states(partition, hold, bucket, ago=1), *(entity for entity, _ in states)
+        yield "EVAL", scripts.SAVE, len(kept), *kept, self._ttl, hold.tried, hold.period, hold.since, record
 
     async def set_aside(self, partition: str, epoch: int, entity: bytes) -> str:
         hold = self._hold(partition, epoch)
-        return await self._moved(partition, epoch, hold.token, hold.prefix + entity)
+        keys, _ = _places(partition, hold.generation, hold.period, [entity])
+        return await self._moved(partition, epoch, hold.token, keys, entity)
 
     async def read(self, partition: str, entities: Sequence[bytes]) -> list[bytes | None]:
-        generation = await self._nodes.asked(partition, lambda redis: redis.hget(_checkpoint(partition), "generation"))
+        checkpoint = _checkpoint(partition)
+        generation, period = await self._nodes.asked(partition, _script(scripts.PLACE, [checkpoint], []))
         if generation is None or not entities:
             return [None] * len(entities)
-        keys = [_prefix(partition, generation) + entity for entity in entities]
-        states: list[bytes | None] = await self._nodes.asked(partition, lambda redis: redis.mget(keys))
+        states: list[bytes | None] = await self._nodes.asked(
+            partition, _script(scripts.READ, *_places(partition, generation, int(period or 0), entities))
+        )
         return states
 
     async def begin_round(self, partition: str, epoch: int) -> None:
@@ -172,33 +208,39 @@ class RedisStateStore:
     async def _claimed(self, partition: str, token: str, refused: str | None) -> Claim:
         """Claim; raise StateRefused where what is kept is not what was written."""
         try:
-            answer = await self._ran(partition, scripts.CLAIM, [_checkpoint(partition)], [token, token[:8]])
+            answer = await self._nodes.asked(
+                partition, _script(scripts.CLAIM, [_checkpoint(partition)], [token, token[:8]])
+            )
         except ResponseError as error:
             if any(code in str(error) for code in DAMAGED_CODES):
                 raise StateRefused(str(error)) from None
             raise
-        epoch, generation, number, record = answer
-        if number and not number.isdigit():
-            raise StateRefused("damaged (its number is none)")
-        kept = int(number or 0)
-        checkpoint = None if record is None else Checkpoint.opened(record, partition, generation, kept)
-        self._holds[partition] = Hold(int(epoch), token, generation, _prefix(partition, generation), kept, kept)
+        epoch, now, generation, record, *numbers = answer
+        if any(number and not number.isdigit() for number in numbers):
+            raise StateRefused("damaged (a number of it is none)")
+        kept, period, since = (int(number or 0) for number in numbers)
+        checkpoint = None if record is None else Checkpoint.opened(record, partition, generation, kept, period, since)
+        ahead = int(now) - self._clock()
+        self._holds[partition] = Hold(int(epoch), token, generation, period, since, ahead, kept, kept)
         return Claim(int(epoch), checkpoint, refused)
 
     def _hold(self, partition: str, epoch: int) -> Hold:
         """Return the claim of that epoch, one that proves nothing where it is not the last."""
         hold = self._holds.get(partition)
-        return hold if hold and hold.epoch == epoch else Hold(prefix=_prefix(partition, b""))
+        return hold if hold and hold.epoch == epoch else Hold()
 
-    async def _moved(self, partition: str, epoch: int, token: str, entity: bytes | None = None) -> str:
+    async def _moved(
+        self, partition: str, epoch: int, token: str, hashes: Sequence[bytes] = (), entity: bytes = b""
+    ) -> str:
+        """Set the checkpoint aside, and the state of an entity that is in one of `hashes`; return where it is."""
         place = _key(partition, b":refused:" + token[:8].encode())
-        keys = [_checkpoint(partition), place, *([entity, place + b":state"] if entity is not None else [])]
-        await self._owned(partition, epoch, scripts.SET_ASIDE, keys, [token, self._ttl])
+        keys = [_checkpoint(partition), place, place + b":state", *hashes]
+        await self._owned(partition, epoch, scripts.SET_ASIDE, keys, [token, self._ttl, entity])
         return place.decode()
 
     async def _owned(self, partition: str, epoch: int, script: str, keys: Sequence[bytes], values: Values) -> Any:
         """Return the answer of a script that only the owner may run; raises as `_answer`."""
-        return await self._answer(partition, epoch, lambda redis: redis.register_script(script)(keys, values))
+        return await self._answer(partition, epoch, _script(script, keys, values))
 
     async def _answer(self, partition: str, epoch: int, call: Call) -> Any:
         """Return what a call that only the owner may make answers; raise Fenced where this is not the owner."""
@@ -211,8 +253,10 @@ class RedisStateStore:
                 raise Fenced(f"{partition}: Redis at {self._nodes.address} has lost writes of epoch {epoch}") from None
             raise
 
-    async def _ran(self, partition: str, script: str, keys: Sequence[bytes], values: Values) -> Any:
-        return await self._nodes.asked(partition, lambda redis: redis.register_script(script)(keys, values))
+
+def _script(script: str, keys: Sequence[bytes], values: Values) -> Call:
+    """Return the call that has a server run a script."""
+    return lambda redis: redis.register_script(script)(keys, values)
 
 
 async def _page(redis: Redis, key: bytes, cursor: int) -> tuple[tuple[int, list[bytes]], str]:
@@ -231,9 +275,36 @@ def _checkpoint(partition: str) -> bytes:
     return _key(partition, b":checkpoint")
 
 
-def _prefix(partition: str, generation: bytes) -> bytes:
-    """Return what the keys of a generation's entities begin with."""
-    return _key(partition, b":" + generation + b":e:")
+def _bucket(entity: bytes) -> int:
+    return crc32(entity) % BUCKETS
+
+
+def _bucketed(states: States) -> Mapping[int, States]:
+    buckets = defaultdict[int, list[tuple[bytes, bytes]]](list)
+    for state in states:
+        buckets[_bucket(state[0])].append(state)
+    return buckets
+
+
+def _hash(partition: str, generation: bytes, period: int, bucket: int) -> bytes:
+    return _key(partition, b":%b:states:%d:%d" % (generation, period, bucket))
+
+
+def _states(partition: str, hold: Hold, bucket: int, ago: int = 0) -> bytes:
+    return _hash(partition, hold.generation, hold.period - ago, bucket)
+
+
+def _places(
+    partition: str, generation: bytes, period: int, entities: Sequence[bytes]
+) -> tuple[list[bytes], list[bytes | int]]:
+    """Return the hashes that entities may be in, those of a bucket together, the present one first; and of each
+    entity the number of its first one, and its id."""
+    buckets: dict[int, int] = {}
+    places: list[bytes | int] = []
+    for entity in entities:
+        places += buckets.setdefault(_bucket(entity), 2 * len(buckets)), entity
+    keys = [_hash(partition, generation, one, bucket) for bucket in buckets for one in (period, period - 1)]
+    return keys, places
 
 
 def _changed(partition: str, generation: bytes, recent: bool) -> bytes:

@@ -7,8 +7,8 @@ CLAIM = """
 redis.call('HSET', KEYS[1], 'owner', ARGV[1])
 local epoch = redis.call('HINCRBY', KEYS[1], 'epoch', 1)
 if redis.call('HEXISTS', KEYS[1], 'record') == 0 then redis.call('HSET', KEYS[1], 'generation', ARGV[2]) end
-local kept = redis.call('HMGET', KEYS[1], 'generation', 'number', 'record')
-return {epoch, kept[1], kept[2], kept[3]}
+local kept = redis.call('HMGET', KEYS[1], 'generation', 'record', 'number', 'period', 'since')
+return {epoch, redis.call('TIME')[1], unpack(kept)}
 """
 
 _OWNED = """
@@ -18,18 +18,23 @@ local number = tonumber(kept[3] or 0)
 if kept[2] ~= ARGV[2] or not number or number < tonumber(ARGV[3]) then return redis.error_reply('LOST') end
 """
 
+# What is no hash, behind the store's back, is an error here, before anything is written.
 MAY_SAVE = f"""{_OWNED}
 if number >= tonumber(ARGV[4]) then return redis.error_reply('LOST') end
+local former = {{}}
+for i = 2, #KEYS, 2 do
+  redis.call('HLEN', KEYS[i])
+  former[i / 2] = redis.call('HLEN', KEYS[i + 1])
+end
+return former
 """
 
-PUT = "for i = 1, #KEYS do redis.call('SET', KEYS[i], ARGV[i + 1], 'PX', ARGV[1]) end"
-
-# A transaction goes on after an error. What keeps a state from being set, as a right that is missing, keeps the number
-# and the record from it, too.
+# A transaction goes on after an error. So whatever is done here is done by a plain command before, too: of a right that
+# is missing Redis says so of those while nothing is done yet.
 SAVE = """
-for i = 2, #KEYS do redis.call('SET', KEYS[i], ARGV[i + 2], 'PX', ARGV[1]) end
-redis.call('HSET', KEYS[1], 'number', ARGV[2])
-if ARGV[3] ~= '' then redis.call('HSET', KEYS[1], 'record', ARGV[3]) end
+for i = 2, #KEYS do redis.call('PEXPIRE', KEYS[i], ARGV[1]) end
+redis.call('HSET', KEYS[1], 'number', ARGV[2], 'period', ARGV[3], 'since', ARGV[4])
+if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], 'record', ARGV[5]) end
 """
 
 BEGIN_ROUND = f"""{_OWNED}
@@ -44,15 +49,28 @@ END_ROUND = f"""{_OWNED}
 redis.call('UNLINK', KEYS[2])
 """
 
-# A key that holds no string is no state: like an empty one it will be refused.
-LOAD = f"""{_OWNED}
+PLACE = "return redis.call('HMGET', KEYS[1], 'generation', 'period')"
+
+
+def _states(keys: int, values: int) -> str:
+    """Return what answers with states: after so many KEYS and ARGV, the places that `redis._places` tells.
+
+    What is in a hash that is none is no state: like an empty one it will be refused.
+    """
+    return f"""
 local states = {{}}
-for i = 2, #KEYS do
-  local state = redis.pcall('GET', KEYS[i])
-  states[i - 1] = type(state) == 'table' and '' or state
+for i = {values} + 1, #ARGV, 2 do
+  local at = {keys} + 1 + ARGV[i]
+  local state = redis.pcall('HGET', KEYS[at], ARGV[i + 1]) or redis.pcall('HGET', KEYS[at + 1], ARGV[i + 1])
+  states[#states + 1] = type(state) == 'table' and '' or state
 end
 return states
 """
+
+
+LOAD = _OWNED + _states(keys=1, values=3)
+
+READ = _states(keys=0, values=0)
 
 # Of a damaged checkpoint nothing may be taken for granted, not even that it is a hash.
 SET_ASIDE = """
@@ -64,9 +82,13 @@ redis.call('PEXPIRE', KEYS[2], ARGV[2])
 if type(epoch) == 'string' and string.match(epoch, '^%d+$') and #epoch < 16 then
   redis.call('HSET', KEYS[1], 'epoch', epoch)
 end
-if KEYS[3] and redis.call('EXISTS', KEYS[3]) == 1 then
-  redis.call('HSET', KEYS[2], 'entity', KEYS[3])
-  redis.call('RENAME', KEYS[3], KEYS[4])
-  redis.call('PEXPIRE', KEYS[4], ARGV[2])
+for i = 4, #KEYS do
+  local state = redis.pcall('HGET', KEYS[i], ARGV[3])
+  if state then
+    redis.call('HSET', KEYS[2], 'entity', ARGV[3])
+    if type(state) == 'table' then redis.call('RENAME', KEYS[i], KEYS[3]) else redis.call('SET', KEYS[3], state) end
+    redis.call('PEXPIRE', KEYS[3], ARGV[2])
+    return
+  end
 end
 """

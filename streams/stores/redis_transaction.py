@@ -1,6 +1,6 @@
-"""A transaction: commands that Redis puts by one by one, and carries out together at the end."""
+"""A transaction: commands that Redis puts by as they come, and carries out together at the end."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -9,24 +9,24 @@ from redis.exceptions import ConnectionError as Broken
 
 Command = Sequence[bytes | int | str]
 
+MOST_WORDS = 512
+"""Of the commands sent at once, but for the last: others go on between two pieces, here and in Redis."""
 
-async def carried_out(
-    redis: Redis, watched: bytes, check: Callable[[Redis], Awaitable[object]], commands: Iterable[Command]
-) -> bool:
-    """Return whether the commands were carried out: they are unless the key `watched` changed after `check` began.
 
-    Raises what `check` raises, and the first error of a command's; an error of one while they are carried out does not
-    undo the others. The connection is nobody else's meanwhile, and is closed by an error: who got it next would go on
-    with what is half said.
+async def carried_out(redis: Redis, watched: bytes, commands: Callable[[Redis], Awaitable[Iterable[Command]]]) -> bool:
+    """Return whether the commands were carried out, as they are unless the key `watched` changed meanwhile.
+
+    Raises what asking for them raises, and the first error of a command's; an error of one while they are carried out
+    does not undo the others. The connection is nobody else's meanwhile, and is closed by an error: who got it next
+    would go on with what is half said.
     """
     async with redis.client() as one:
         try:
-            await _said(one, "WATCH", watched)
-            await check(one)
-            answers = None
-            for command in chain([("MULTI",)], commands, [("EXEC",)]):
-                _still_connected(one)
-                answers = await _said(one, *command)
+            await _said(one, [("WATCH", watched)])
+            asked, answers = await commands(one), None
+            await _said(one, [("MULTI",)])  # alone: where it is refused, what follows would be done at once
+            for piece in _pieces(chain(asked, [("EXEC",)])):
+                answers = await _said(one, piece)
         except BaseException:
             if one.connection:
                 await one.connection.disconnect(nowait=True)
@@ -37,12 +37,29 @@ async def carried_out(
     return answers is not None
 
 
-def _still_connected(redis: Redis) -> None:
-    """Raise where redis-py would connect again: a new connection knows of no transaction, and does what it is told."""
-    if not redis.connection or not redis.connection.is_connected:
+def _pieces(commands: Iterable[Command]) -> Iterator[list[Command]]:
+    piece: list[Command] = []
+    words = 0
+    for command in commands:
+        piece.append(command)
+        words += len(command)
+        if words >= MOST_WORDS:
+            yield piece
+            piece, words = [], 0
+    if piece:
+        yield piece
+
+
+async def _said(redis: Redis, commands: Sequence[Command]) -> Any:
+    """Send commands on the connection there is, and return the answer to the last; raises the first error.
+
+    A new connection, as redis-py would make it, knows of no transaction, and does what it is told.
+    """
+    connection = redis.connection
+    if not connection or not connection.is_connected:
         raise Broken("the connection went in the middle of a transaction")
-
-
-async def _said(redis: Redis, *words: bytes | int | str) -> Any:
-    say: Callable[..., Awaitable[Any]] = redis.execute_command
-    return await say(*words)
+    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+    answer = None
+    for _ in commands:
+        answer = await connection.read_response()
+    return answer

@@ -30,14 +30,12 @@ def used_memory(url: str) -> int:
 
 def footprint(url: str, usecase: str, entities: tuple[str, ...], empty: int) -> Footprint:
     """Read the sizes of all checkpointed states; `empty` is what the server used before the pipeline started."""
-    counts, sizes = {}, {}
+    sizes: dict[str, list[int]] = {entity: [] for entity in entities}
     with Redis.from_url(url) as client:
         used = int(client.info("memory")["used_memory"])
         for entity in entities:
-            keys = list(client.scan_iter(match=f"{{{usecase}.{entity}.*}}:*:e:*", count=SCAN_COUNT))
-            pipeline = client.pipeline(transaction=False)
-            for key in keys:
-                pipeline.strlen(key)
-            counts[entity] = len(keys)
-            sizes[entity] = sum(pipeline.execute()) / max(len(keys), 1)
-    return Footprint(counts, sizes, (used - empty) / max(sum(counts.values()), 1))
+            for key in client.scan_iter(match=f"{{{usecase}.{entity}.*}}:*:states:*", count=SCAN_COUNT):
+                sizes[entity] += map(len, client.hvals(key))
+    counts = {entity: len(some) for entity, some in sizes.items()}
+    means = {entity: sum(some) / max(len(some), 1) for entity, some in sizes.items()}
+    return Footprint(counts, means, (used - empty) / max(sum(counts.values()), 1))

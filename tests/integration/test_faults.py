@@ -19,7 +19,7 @@ from streams.runtime.producer import Producer
 from streams.usecases import FRAUD
 from tests.chaos.fleet import Fleet
 from tests.engines import Engine, ValkeyServer
-from tests.local import created, kept_states, within
+from tests.local import created, kept_states, states_of, within
 from tests.oracle import expected
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -198,15 +198,14 @@ def test_a_damaged_key_is_set_aside_and_rebuilt(world: World, what: str) -> None
     world.fleet.want["worker"] = 0
     assert within(PATIENCE, lambda: not world.fleet.running("worker"))
     with Redis.from_url(world.valkey.url) as redis:
-        places = {one: redis.hget(one, "generation") or b"" for one in redis.scan_iter("{fraud.customer.*}:checkpoint")}
-        for place, generation in places.items():
+        for place in list(redis.scan_iter("{fraud.customer.*}:checkpoint")):
             if what == "checkpoint":
                 record = redis.hget(place, "record") or b""
                 redis.hset(place, "record", bytes([record[0] ^ 1]) + record[1:])
                 continue
-            for key in redis.scan_iter(place.removesuffix(b":checkpoint") + b":" + generation + b":e:*"):
-                state = redis.get(key) or b""
-                redis.set(key, state[:-1] + bytes([state[-1] ^ 1]))
+            for key in states_of(redis, place):
+                for entity, state in redis.hgetall(key).items():
+                    redis.hset(key, entity, state[:-1] + bytes([state[-1] ^ 1]))
     world.fleet.want["worker"] = 1
     world.pay()
     world.holds()

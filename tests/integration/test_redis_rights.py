@@ -20,8 +20,8 @@ def test_a_second_deployment_leaves_the_first_what_it_has(valkey_server: str) ->
         grant(valkey_server, {"fraud-worker": rights})
     with Redis.from_url(valkey_server.replace("://", "://fraud-worker:secret@")) as redis:
         for deployment in "fraud", "fraud.v2":
-            assert redis.get(f"{{{deployment}.customer.0.0}}:none") is None
-        for forbidden in (("GET", "{ctr.user.0.0}:x"), ("FLUSHALL",), ("KEYS", "*")):
+            assert redis.hget(f"{{{deployment}.customer.0.0}}:none", "a") is None
+        for forbidden in (("HGET", "{ctr.user.0.0}:x", "a"), ("FLUSHALL",), ("KEYS", "*")):
             with pytest.raises(NoPermissionError):
                 redis.execute_command(*forbidden)
 

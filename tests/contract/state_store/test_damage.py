@@ -5,6 +5,7 @@ from uuid import uuid4
 
 import pytest
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from streams.stores.redis import RedisStateStore
 from streams.stores.state import Checkpoint, Fenced, StateStore
@@ -65,10 +66,19 @@ def test_a_checkpoint_of_another_partition_or_save_is_refused(run: Run, damage: 
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("number", b"8"), ("number", b"x"), ("generation", b"00000000"), ("epoch", b"x"), ("epoch", b"9" * 40)],
+    [
+        ("number", b"8"),
+        ("number", b"x"),
+        ("generation", b"00000000"),
+        ("epoch", b"x"),
+        ("epoch", b"9" * 40),
+        ("period", b"7"),
+        ("period", b"x"),
+        ("since", b"7"),
+    ],
 )
 def test_every_field_of_a_checkpoint_is_checked(valkey_server: str, field: str, value: bytes) -> None:
-    """A number, generation or epoch that was changed: set aside with a TTL, and the next claim is sound."""
+    """A number, period, generation or epoch that was changed: set aside with a TTL, and the next claim is sound."""
     partition = f"fraud.customer.{uuid4().hex}.0"
 
     async def scenario() -> str:
@@ -114,7 +124,7 @@ def test_an_unfit_state_is_set_aside_with_its_partition(run: Run) -> None:
 
 @pytest.mark.integration
 def test_a_key_of_another_type_is_set_aside(valkey_server: str) -> None:
-    """A checkpoint that is no hash, and a state that is no string: whatever they are, they are kept aside."""
+    """A checkpoint and states that are no hashes: nothing is written there, and what they are is kept aside."""
     partition = f"fraud.customer.{uuid4().hex}.0"
 
     async def scenario() -> None:
@@ -124,13 +134,16 @@ def test_a_key_of_another_type_is_set_aside(valkey_server: str) -> None:
             claim = await store.claim(partition)
             assert redis.get(str(claim.refused)) == b"?"
             await store.save(partition, claim.epoch, Checkpoint(1, b""), [(b"a", b"1")])
-            (state,) = redis.keys(f"{{{partition}}}:*:e:a")
-            redis.delete(state)
-            redis.rpush(state, "1")
+            (states,) = redis.keys(f"{{{partition}}}:*:states:*")
+            redis.delete(states)
+            redis.rpush(states, "1")
+            with pytest.raises(ResponseError, match="WRONGTYPE"):
+                await store.save(partition, claim.epoch, Checkpoint(2, b""), [(b"a", b"2")])
             assert await store.load(partition, claim.epoch, [b"a"]) == [b""]
             place = await store.set_aside(partition, claim.epoch, b"a")
             assert redis.lrange(place + ":state", 0, -1) == [b"1"]
-            assert redis.hget(place, "entity") == state
+            assert redis.hget(place, "entity") == b"a"
+            assert (await store.claim(partition)).checkpoint is None
         await store.close()
 
     asyncio.run(asyncio.wait_for(scenario(), 20))
