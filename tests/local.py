@@ -1,26 +1,49 @@
-"""What tests on the local servers share: topics for a while, and waits with an end."""
+"""What tests on the servers share: topics for a while, and waits with an end, in which a server may be away."""
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import closing, contextmanager
+from typing import Any, TypeVar
 
+from aiokafka import errors
+from cassandra import OperationTimedOut
+from cassandra.cluster import Cluster, NoHostAvailable, Session
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
 from redis import Redis
 from redis.cluster import ClusterNode, RedisCluster
 
 from schemas.topics import Topics
-from streams.runtime.topics import create_topics
+from streams.runtime.topics import KafkaUnavailable, asked, create_topics
+from streams.stores.history import StoreUnreachable
 
 POLL = 0.05
+PATIENCE = 60.0  # seconds
+
+AWAY = (KafkaUnavailable, KafkaError, errors.KafkaError, StoreUnreachable, NoHostAvailable, OperationTimedOut)
+"""What is raised where Kafka or Cassandra has just come back, or is too busy for a moment."""
+
+T = TypeVar("T")
+
+
+def answered(seconds: float, question: Callable[[], T]) -> T:
+    """Return what a server answers; while it is away it is asked again, at most so long."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return question()
+        except AWAY:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(POLL)
 
 
 def within(seconds: float, truth: Callable[[], bool]) -> bool:
-    """Wait until it is true, at most so long, and say whether it is."""
+    """Wait until it is true, at most so long, and say whether it is; meanwhile a server may be away."""
     deadline = time.monotonic() + seconds
-    while not truth() and time.monotonic() < deadline:
+    while not (true := answered(deadline - time.monotonic(), truth)) and time.monotonic() < deadline:
         time.sleep(POLL)
-    return truth()
+    return true
 
 
 @contextmanager
@@ -31,11 +54,25 @@ def created(kafka: str, topics: Topics) -> Iterator[None]:
     try:
         yield
     finally:
-        admin = KafkaAdminClient(bootstrap_servers=kafka)
-        admin.delete_topics(sorted(names))
-        gone = within(20, lambda: not names & set(admin.list_topics()))
-        admin.close()
-        assert gone
+        asked(kafka, lambda admin: admin.delete_topics(sorted(names & set(admin.list_topics()))))
+        assert within(20, lambda: not names & set(asked(kafka, KafkaAdminClient.list_topics)))
+
+
+def forget(kafka: str, ends: dict[TopicPartition, int]) -> None:
+    """Let Kafka delete every record before `ends`, as retention does."""
+    asked(kafka, lambda admin: admin.delete_records(ends))
+
+
+@contextmanager
+def cassandra_session(address: str) -> Iterator[Session]:
+    """A session of the driver's own inside the block, with patience for a busy node."""
+    host, _, port = address.rpartition(":")
+    with (
+        Cluster([host], port=int(port), connect_timeout=PATIENCE, control_connection_timeout=PATIENCE) as cluster,
+        cluster.connect() as session,
+    ):
+        session.default_timeout = PATIENCE
+        yield session
 
 
 def redis_at(url: str) -> Any:
@@ -69,7 +106,15 @@ def kept_states(url: str, usecase: str = "fraud") -> dict[tuple[str, bytes], byt
 
 def records(kafka: str, topic: str) -> list[Any]:
     """Every record that a topic has by now, each partition's in order."""
-    consumer = KafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False)
+
+    def read() -> list[Any]:
+        with closing(KafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False)) as consumer:
+            return _read(consumer, topic)
+
+    return answered(PATIENCE, read)
+
+
+def _read(consumer: KafkaConsumer, topic: str) -> list[Any]:
     partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or [])]
     consumer.assign(partitions)
     consumer.seek_to_beginning()
@@ -79,5 +124,4 @@ def records(kafka: str, topic: str) -> list[Any]:
     while any(consumer.position(one) < ends[one] for one in partitions):
         assert time.monotonic() < deadline, f"{topic} cannot be read to its ends {ends}"
         found += [record for batch in consumer.poll(500).values() for record in batch]
-    consumer.close()
     return found

@@ -1,5 +1,7 @@
 """Apache Cassandra: one node."""
 
+import os
+import tempfile
 from pathlib import Path
 
 from .cql import cluster_name
@@ -46,8 +48,8 @@ LOGBACK = """\
 """
 
 
-def render_config(port: int, storage_port: int, cluster: str, data: Path) -> str:
-    """The text of cassandra.yaml for a single node without authentication."""
+def render_config(port: int, storage_port: int, cluster: str, data: Path, direct: bool = True) -> str:
+    """The text of cassandra.yaml for a single node without authentication; `direct` as `direct_io` says."""
     settings = {
         "cluster_name": f"'{cluster}'",
         "num_tokens": 1,
@@ -70,8 +72,8 @@ def render_config(port: int, storage_port: int, cluster: str, data: Path) -> str
         # at a kill -9: replay ends at the last sync.
         "commitlog_sync": "batch",
         # Without the page cache where that can be: as mapped memory the log's pages are dropped at each sync, and read
-        # again for the next row.
-        "commitlog_disk_access_mode": "auto",
+        # again for the next row. "auto" looks at the block size alone, and cannot start where files refuse it.
+        "commitlog_disk_access_mode": "auto" if direct else "legacy",
         "commitlog_segment_size": "16MiB",
         "commitlog_total_space": "256MiB",
         "memtable_heap_space": "96MiB",
@@ -92,6 +94,16 @@ def render_config(port: int, storage_port: int, cluster: str, data: Path) -> str
     return "".join(f"{name}: {value}\n" for name, value in settings.items())
 
 
+def direct_io(folder: Path) -> bool:
+    """Whether files in a folder can be written past the page cache: on tmpfs not before Linux 6.6."""
+    with tempfile.NamedTemporaryFile(dir=folder) as probe:
+        try:
+            os.close(os.open(probe.name, os.O_WRONLY | getattr(os, "O_DIRECT", 0)))  # macOS has another way
+        except OSError:
+            return False
+    return True
+
+
 class Cassandra(Server):
     """One Cassandra node; `identity` is its cluster's name."""
 
@@ -107,7 +119,7 @@ class Cassandra(Server):
 
     def config(self) -> str:
         """The text of cassandra.yaml."""
-        return render_config(self.port, free_port(), self.identity, self.folder)
+        return render_config(self.port, free_port(), self.identity, self.folder, direct_io(self.folder))
 
     def answering(self) -> str | None:
         """The name of the cluster that answers."""

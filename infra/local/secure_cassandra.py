@@ -15,6 +15,7 @@ from .ports import HOST
 from .server import START_TIMEOUT
 
 WELL_KNOWN = "cassandra"  # the user, and its password, that a new Cassandra has
+PATIENCE = 10.0  # seconds, for a node that has just started
 
 
 class SecureCassandra(Cassandra):
@@ -71,6 +72,11 @@ class SecureCassandra(Cassandra):
         logging.getLogger("cassandra").setLevel(logging.CRITICAL)  # of attempts that are expected to fail
         tls = ssl.create_default_context(cafile=self._keys.authority)
         with Cluster(
-            [HOST], port=self.port, ssl_context=tls, auth_provider=PlainTextAuthProvider(user, password)
+            [HOST],
+            port=self.port,
+            ssl_context=tls,
+            auth_provider=PlainTextAuthProvider(user, password),
+            connect_timeout=PATIENCE,
+            control_connection_timeout=PATIENCE,
         ) as one:
             yield one.connect()

@@ -7,7 +7,7 @@ from kafka.admin import ACL, ACLOperation, ACLPermissionType, ACLResourcePattern
 from kafka.errors import AuthorizationError
 
 from services.rights.table import Rights
-from streams.runtime.topics import KafkaUnavailable, administration, unavailable
+from streams.runtime.topics import KafkaUnavailable, asked, unavailable
 from streams.settings import Kafka
 
 
@@ -44,8 +44,8 @@ def allowed(user: str, rights: Rights) -> Iterator[Allowed]:
 
 def grant(kafka: Kafka, entries: Iterable[Allowed]) -> None:
     """Allow all of it. Raises KafkaUnavailable."""
-    with administration(kafka) as admin:
-        failed = admin.create_acls([_acl(entry) for entry in entries])["failed"]
+    acls = [_acl(entry) for entry in entries]
+    failed = asked(kafka, lambda admin: admin.create_acls(acls))["failed"]
     if failed:
         raise refused(kafka, failed[0]())
 

@@ -2,21 +2,20 @@
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from typing import TypeVar
 
 from aiokafka import errors
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import OffsetSpec
 from kafka.errors import (
     AuthorizationError,
-    CoordinatorLoadInProgressError,
-    CoordinatorNotAvailableError,
     GroupIdNotFoundError,
     InvalidReplicationFactorError,
     KafkaError,
-    NotCoordinatorError,
     TopicAlreadyExistsError,
+    UnknownBrokerIdError,
 )
 
 from schemas.topics import Topic
@@ -36,8 +35,7 @@ NOT_ALLOWED = (
 )
 """What either client is told where its user lacks a right."""
 
-COORDINATOR_MOVES = (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError)
-"""What is asked again: the first question after a group makes Kafka create the topic that keeps them all."""
+T = TypeVar("T")
 
 
 class KafkaUnavailable(Exception):
@@ -67,6 +65,8 @@ def _not_allowed(kafka: Kafka, error: Exception) -> str | None:
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, UnknownBrokerIdError):  # kafka-python sends to broker -1 what no broker leads
+        return "no broker leads it at the moment"
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
@@ -92,12 +92,14 @@ def create_topics(kafka: Kafka, topics: Iterable[Topic], replication: int = BROK
     state, to other partitions.
     """
     declared = {topic.name: topic for topic in topics}
-    with administration(kafka) as admin:
+
+    def created(admin: KafkaAdminClient) -> dict[str, int]:
         there = set(admin.list_topics())
         _create(admin, [topic for name, topic in declared.items() if name not in there], replication)
         admin.wait_for_topics(list(declared))
-        partitions = _counted(admin, declared)
-    verify(declared.values(), partitions)
+        return _counted(admin, declared)
+
+    verify(declared.values(), asked(kafka, created))
 
 
 def verify(topics: Iterable[Topic], partitions: Mapping[str, int]) -> None:
@@ -113,57 +115,70 @@ def verify(topics: Iterable[Topic], partitions: Mapping[str, int]) -> None:
 def check_topics(kafka: Kafka, topics: Iterable[Topic]) -> None:
     """Raise TopicMismatch unless every topic is on the cluster at `kafka` as it is declared; KafkaUnavailable."""
     declared = {topic.name: topic for topic in topics}
-    with administration(kafka) as admin:
+
+    def described(admin: KafkaAdminClient) -> dict[str, int]:
         missing = sorted(declared.keys() - set(admin.list_topics()))
         if missing:
             raise TopicMismatch(f"there is no topic {missing[0]}")
-        partitions = {one["name"]: len(one["partitions"]) for one in admin.describe_topics(list(declared))}
-    verify(declared.values(), partitions)
+        return {one["name"]: len(one["partitions"]) for one in admin.describe_topics(list(declared))}
+
+    verify(declared.values(), asked(kafka, described))
 
 
 def record_counts(kafka: Kafka, topics: Iterable[Topic]) -> dict[str, int]:
     """Return how many records each of `topics` has ever had, by name. Raises KafkaUnavailable."""
     partitions = [TopicPartition(topic.name, number) for topic in topics for number in range(topic.partitions)]
+    latest = dict.fromkeys(partitions, OffsetSpec.LATEST)
     counts: dict[str, int] = {}
-    with administration(kafka) as admin:
-        ends = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
-    for partition, end in ends.items():
+    for partition, end in asked(kafka, lambda admin: admin.list_partition_offsets(latest)).items():
         counts[partition.topic] = counts.get(partition.topic, 0) + end.offset
     return counts
 
 
 def group_members(kafka: Kafka, group: str) -> int:
     """Return how many processes are in a consumer group. Raises KafkaUnavailable."""
+
+    def members(admin: KafkaAdminClient) -> int:
+        try:
+            return len(admin.describe_groups([group])[group]["members"])
+        except GroupIdNotFoundError:
+            return 0
+
+    return asked(kafka, members)
+
+
+def asked(kafka: Kafka, question: Callable[[KafkaAdminClient], T]) -> T:
+    """Return the answer to a `question` by an administrator's client, asked again while brokers or leaders change.
+
+    It may be asked several times, each time by a new client, for some ten seconds. Raises KafkaUnavailable.
+    """
     deadline = time.monotonic() + REACH_MS / 1000
-    with administration(kafka) as admin:
-        while True:
-            try:
-                return len(admin.describe_groups([group])[group]["members"])
-            except GroupIdNotFoundError:
-                return 0
-            except COORDINATOR_MOVES:
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(POLL_SECONDS)
+    while True:
+        try:
+            with _administration(kafka) as admin:
+                return question(admin)
+        except (KafkaError, OSError) as error:
+            if not _passing(error) or time.monotonic() > deadline:
+                raise unavailable(kafka, error) from None
+        time.sleep(POLL_SECONDS)
 
 
 @contextmanager
-def administration(kafka: Kafka) -> Iterator[KafkaAdminClient]:
-    """An administrator's client inside the block. Raises KafkaUnavailable."""
+def _administration(kafka: Kafka) -> Iterator[KafkaAdminClient]:
     # What matters of the client's own warnings is in the errors raised here.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
-    try:
-        options = connection(kafka)
-        # Else it would try for as long as it may, and a server may lock a user out that comes so often in vain.
-        if "ssl_context" in options and (why := refusal(kafka)):
-            raise KafkaUnavailable(why)
-        admin = KafkaAdminClient(**options, bootstrap_timeout_ms=REACH_MS)
-        try:
-            yield admin
-        finally:
-            admin.close()
-    except (KafkaError, OSError) as error:
-        raise unavailable(kafka, error) from None
+    options = connection(kafka)
+    # Else it would try for as long as it may, and a server may lock a user out that comes so often in vain.
+    if "ssl_context" in options and (why := refusal(kafka)):
+        raise KafkaUnavailable(why)
+    with closing(KafkaAdminClient(**options, bootstrap_timeout_ms=REACH_MS)) as admin:
+        yield admin
+
+
+def _passing(error: Exception) -> bool:
+    if isinstance(error, UnknownBrokerIdError | InvalidReplicationFactorError):
+        return True
+    return isinstance(error, KafkaError) and error.retriable
 
 
 def _counted(admin: KafkaAdminClient, topics: Iterable[str]) -> dict[str, int]:
@@ -198,6 +213,8 @@ def _create(admin: KafkaAdminClient, missing: list[Topic], replication: int) -> 
             f"there is no topic {names} that HEADRACE_KAFKA_USER may see, nor may it create topics"
         ) from None
     except InvalidReplicationFactorError:
+        if replication == BROKERS_DEFAULT:  # of brokers that are not all there yet
+            raise
         raise TopicMismatch(
             f"HEADRACE_REPLICATION: there are fewer than {replication} brokers to keep topic {missing[0].name}"
         ) from None

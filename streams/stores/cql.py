@@ -73,6 +73,9 @@ class CqlSession:
                 auth_provider=_authenticator(self._access),
                 execution_profiles={EXEC_PROFILE_DEFAULT: _profile()},
                 reconnection_policy=ConstantReconnectionPolicy(1.0, max_attempts=None),
+                # 5 and 2 seconds by default: less than a busy node may stand still.
+                connect_timeout=REQUEST_SECONDS,
+                control_connection_timeout=REQUEST_SECONDS,
             )
         except UnresolvableContactPoints:
             raise StoreUnreachable(f"Cassandra at {self._access}: no such host") from None

@@ -1,6 +1,6 @@
 """What an error of the Cassandra driver says, in a line; where a setting is refused, that line begins with its name."""
 
-from cassandra import AuthenticationFailed, Unauthorized
+from cassandra import AuthenticationFailed, OperationTimedOut, Unauthorized
 from cassandra.cluster import NoHostAvailable
 
 from streams.settings import CassandraAccess
@@ -17,6 +17,8 @@ def unreachable(access: CassandraAccess, error: BaseException) -> StoreUnreachab
         return StoreUnreachable(f"HEADRACE_CASSANDRA_USER, HEADRACE_CASSANDRA_PASSWORD: {where} {who}")
     if isinstance(cause, Unauthorized):
         return StoreUnreachable(f"HEADRACE_CASSANDRA_USER: {where} does not allow {access.user} that ({line})")
+    if isinstance(cause, OperationTimedOut):
+        return StoreUnreachable(f"{where}: no answer in time")
     if why := why_refused(line):
         return StoreUnreachable(f"HEADRACE_CASSANDRA_CA: the certificate of {where} is refused: {why}")
     if "WRONG_VERSION_NUMBER" in line:
@@ -27,6 +29,8 @@ def unreachable(access: CassandraAccess, error: BaseException) -> StoreUnreachab
 
 
 def _bottom(error: BaseException) -> BaseException:
-    if isinstance(error, NoHostAvailable):
-        return _bottom(next(iter(error.errors.values()))) if error.errors else ConnectionError("no node answers")
-    return error
+    if not isinstance(error, NoHostAvailable):
+        return error
+    # Where no connection of a session came about the driver lists the nodes, without what went wrong.
+    causes = error.errors.values() if isinstance(error.errors, dict) else ()
+    return _bottom(next(iter(causes), ConnectionError("no node answers")))

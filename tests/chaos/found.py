@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
-from cassandra.cluster import Cluster
 from cassandra.query import tuple_factory
 from numpy.typing import NDArray
 
@@ -18,6 +17,7 @@ from streams.usecases import FRAUD
 from tests.chaos.logs import Poisoned, read, sift
 from tests.chaos.oracle import CUSTOMER, digest
 from tests.chaos.workload import Workload, number_of
+from tests.local import cassandra_session
 
 Features = msgspec.defstruct("Features", [(name, float) for name in FRAUD.features.names], gc=False)
 
@@ -120,12 +120,8 @@ def labels(address: str, keyspace: str) -> int:
 
 
 def _rows(address: str, keyspace: str, statement: str) -> Iterator[tuple[str]]:
-    host, _, port = address.rpartition(":")
-    cluster = Cluster([host], port=int(port))
-    try:
-        session = cluster.connect(keyspace)
+    with cassandra_session(address) as session:
+        session.set_keyspace(keyspace)
         session.row_factory = tuple_factory
         session.default_fetch_size = 5000
-        yield from session.execute(statement, timeout=60)
-    finally:
-        cluster.shutdown()
+        yield from session.execute(statement)

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
 import pytest
-from cassandra.cluster import Cluster
 
 from infra.cassandra import schema
 from infra.local.ports import free_port
@@ -14,6 +13,7 @@ from streams.features.table import StateRefused
 from streams.stores.entity_snapshots import EntitySnapshots, MemoryEntitySnapshots
 from streams.stores.entity_snapshots_cassandra import PAGE, CassandraEntitySnapshots
 from streams.stores.state import Checkpoint, SnapshotsUnavailable
+from tests.local import cassandra_session
 
 KEYSPACE = "snapshots_contract"
 TTL_MS = 60_000
@@ -26,10 +26,9 @@ Run = Callable[[Scenario], None]
 @pytest.fixture(scope="module")
 def created(cassandra_server: str) -> str:
     """The address of a Cassandra that has the tables."""
-    host, _, port = cassandra_server.rpartition(":")
-    with Cluster([host], port=int(port)) as cluster, cluster.connect() as session:
+    with cassandra_session(cassandra_server) as session:
         for statement in schema(KEYSPACE):
-            session.execute(statement, timeout=60)
+            session.execute(statement)
     return cassandra_server
 
 
@@ -137,8 +136,8 @@ def test_a_damaged_header_is_refused(created: str) -> None:
     async def scenario() -> None:
         store = CassandraEntitySnapshots(created, KEYSPACE, TTL_MS, never)
         await store.conclude(name + "1", Checkpoint(5, b"", 7))
-        host, _, port = created.rpartition(":")
-        with Cluster([host], port=int(port)) as cluster, cluster.connect(KEYSPACE) as session:
+        with cassandra_session(created) as session:
+            session.set_keyspace(KEYSPACE)
             (row,) = session.execute("SELECT record FROM entity_snapshots WHERE name = %s", (name + "1",))
             session.execute("INSERT INTO entity_snapshots (name, position, record) VALUES (%s, 7, %s)", (name, row[0]))
         with pytest.raises(StateRefused, match="damaged"):

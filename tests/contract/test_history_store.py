@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from uuid import uuid4
 
 import pytest
-from cassandra.cluster import Cluster
 
 from infra.cassandra import schema
 from schemas.codec import encode
@@ -15,6 +14,7 @@ from streams.stores.cassandra import CassandraHistory
 from streams.stores.history import DAY_MS, EntityScore, HistoryStore, KeptLabel, Scored, StoreUnreachable
 from streams.stores.memory_history import MemoryHistory
 from tests.engines import Engine
+from tests.local import cassandra_session
 
 DAY = 20_000
 Scenario = Callable[[HistoryStore], Awaitable[None]]
@@ -213,14 +213,11 @@ def test_use_cases_do_not_meet(cassandra: str) -> None:
 @pytest.mark.integration
 def test_labels_from_before_they_had_places_are_read(cassandra: str) -> None:
     """A table of the first version gets its new columns; what it holds was said by somebody, and was learnt."""
-    host, _, port = cassandra.rpartition(":")
-    cluster = Cluster([host], port=int(port))
-    session = cluster.connect()
-    session.execute(schema("older")[0])
     columns = "usecase text, event_id text, label_time timestamp, label tinyint, PRIMARY KEY ((usecase, event_id))"
-    session.execute(f"CREATE TABLE older.labels ({columns})", timeout=60)
-    session.execute("INSERT INTO older.labels (usecase, event_id, label_time, label) VALUES ('fraud', 'e', 5, 1)")
-    cluster.shutdown()
+    with cassandra_session(cassandra) as session:
+        session.execute(schema("older")[0])
+        session.execute(f"CREATE TABLE older.labels ({columns})")
+        session.execute("INSERT INTO older.labels (usecase, event_id, label_time, label) VALUES ('fraud', 'e', 5, 1)")
 
     async def scenario() -> None:
         for _ in range(2):  # at any time
@@ -237,12 +234,9 @@ def test_labels_from_before_they_had_places_are_read(cassandra: str) -> None:
 @pytest.mark.integration
 def test_a_schema_of_another_make_is_one_line(cassandra: str) -> None:
     """Where a table of ours exists with other columns, the start says which is missing, in one line."""
-    host, _, port = cassandra.rpartition(":")
-    cluster = Cluster([host], port=int(port))
-    session = cluster.connect()
-    session.execute(schema("other")[0])
-    session.execute("CREATE TABLE other.labels (usecase text PRIMARY KEY)", timeout=60)
-    cluster.shutdown()
+    with cassandra_session(cassandra) as session:
+        session.execute(schema("other")[0])
+        session.execute("CREATE TABLE other.labels (usecase text PRIMARY KEY)")
     with pytest.raises(StoreUnreachable, match="event_id") as raised:
         asyncio.run(CassandraHistory(cassandra, "other", "fraud").start())
     assert "\n" not in str(raised.value)

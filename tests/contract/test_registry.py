@@ -8,13 +8,13 @@ from typing import TypeVar
 from uuid import uuid4
 
 import pytest
-from cassandra.cluster import Cluster
 
 from schemas.events import ModelSnapshot
 from streams.stores.history import DAY_MS, StoreUnreachable
 from streams.stores.registry import Change, Keep, ModelRegistry, Registered, announcement_name, registered
 from streams.stores.registry_cassandra import PART_BYTES, CassandraRegistry
 from streams.stores.registry_memory import MemoryRegistry
+from tests.local import cassandra_session
 
 DAY = 20_000
 NOW = DAY * DAY_MS + DAY_MS // 2
@@ -180,12 +180,9 @@ def test_records_expire(cassandra_server: str) -> None:
         await store.close()
 
     asyncio.run(asyncio.wait_for(scenario(), 60))
-    host, _, port = cassandra_server.rpartition(":")
-    cluster = Cluster([host], port=int(port))
-    session = cluster.connect()
     select = "SELECT ttl(record) FROM contract.model_announcements WHERE usecase = %s AND announcement = %s"
-    left = {record: session.execute(select, (usecase, announcement_name(record))).one()[0] for record in given}
-    cluster.shutdown()
+    with cassandra_session(cassandra_server) as session:
+        left = {record: session.execute(select, (usecase, announcement_name(record))).one()[0] for record in given}
     for record, (longest, *_) in given.items():
         assert longest.value - 60 <= left[record] <= longest.value
 

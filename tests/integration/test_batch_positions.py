@@ -7,11 +7,10 @@ import pytest
 from aiokafka.errors import OffsetOutOfRangeError
 from faust.types import TP
 from kafka import TopicPartition
-from kafka.admin import KafkaAdminClient
 
 from streams.runtime.batches import Batch, Fetching, Ownership, create_app
 from tests.integration.batch_worker import folded, new_topic, nowhere, started
-from tests.local import within
+from tests.local import forget, within
 
 pytestmark = pytest.mark.integration
 
@@ -123,9 +122,7 @@ def test_what_retention_has_removed_is_left_out(kafka, producer):
     topic = new_topic(kafka)
     for i in range(10):
         producer.send(topic, value=b"%d" % i).get()
-    admin = KafkaAdminClient(bootstrap_servers=kafka)
-    admin.delete_records({TopicPartition(topic, 0): 6})
-    admin.close()
+    forget(kafka, {TopicPartition(topic, 0): 6})
     seen: list[bytes | None] = []
 
     async def scenario() -> None:
@@ -158,9 +155,7 @@ def test_a_log_that_loses_what_is_to_be_read_next_ends_the_worker(kafka, produce
     async def scenario() -> BaseException | None:
         async def on_batch(batch: Batch) -> None:
             if not seen:
-                admin = KafkaAdminClient(bootstrap_servers=kafka)
-                await asyncio.to_thread(admin.delete_records, {TopicPartition(topic, 0): 9})
-                admin.close()
+                await asyncio.to_thread(forget, kafka, {TopicPartition(topic, 0): 9})
             seen.extend(batch.records.values())
 
         fetching = Fetching(max_partition_bytes=1)  # one record each

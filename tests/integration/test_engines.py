@@ -5,7 +5,6 @@ import os
 import subprocess
 from pathlib import Path
 
-from cassandra.cluster import Cluster
 from kafka import KafkaProducer
 from redis import Redis
 
@@ -15,7 +14,7 @@ from streams.stores.redis import RedisStateStore
 from streams.stores.state import Checkpoint
 from tests.engines import Engine, images
 from tests.engines.containers import OWNER, owner, sweep
-from tests.local import records
+from tests.local import cassandra_session, records
 
 
 def test_kafka_in_a_container_keeps_records(containers: Engine, tmp_path: Path) -> None:
@@ -53,14 +52,12 @@ def test_valkey_in_a_container_comes_back_with_its_snapshot(containers: Engine, 
 
 def test_cassandra_in_a_container_keeps_rows(containers: Engine, tmp_path: Path) -> None:
     """A row that was written is read back."""
-    with containers.cassandra(tmp_path) as cassandra:
-        host, _, port = cassandra.address.rpartition(":")
-        with Cluster([host], port=int(port)) as cluster, cluster.connect() as session:
-            replication = "{'class': 'SimpleStrategy', 'replication_factor': 1}"
-            session.execute(f"CREATE KEYSPACE contained WITH replication = {replication}", timeout=60)
-            session.execute("CREATE TABLE contained.one (id int PRIMARY KEY, word text)", timeout=60)
-            session.execute("INSERT INTO contained.one (id, word) VALUES (1, 'kept')")
-            assert [row.word for row in session.execute("SELECT word FROM contained.one")] == ["kept"]
+    with containers.cassandra(tmp_path) as cassandra, cassandra_session(cassandra.address) as session:
+        replication = "{'class': 'SimpleStrategy', 'replication_factor': 1}"
+        session.execute(f"CREATE KEYSPACE contained WITH replication = {replication}")
+        session.execute("CREATE TABLE contained.one (id int PRIMARY KEY, word text)")
+        session.execute("INSERT INTO contained.one (id, word) VALUES (1, 'kept')")
+        assert [row.word for row in session.execute("SELECT word FROM contained.one")] == ["kept"]
 
 
 def test_what_a_dead_run_has_left_is_removed(containers: Engine) -> None:

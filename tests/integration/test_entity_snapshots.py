@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cassandra.cluster import Cluster
-from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka import KafkaConsumer, TopicPartition
 from redis import Redis
 
 from infra.cassandra import schema
@@ -18,7 +17,7 @@ from schemas.events import Transaction
 from streams.runtime.producer import Producer
 from streams.usecases import FRAUD
 from tests.integration.test_killed_worker import expected
-from tests.local import created, kept_states, records, within
+from tests.local import cassandra_session, created, forget, kept_states, records, within
 
 PARTITIONS = 2
 TOPICS = FRAUD.topics(PARTITIONS)
@@ -34,11 +33,10 @@ EVENTS = [
 @pytest.fixture
 def cassandra(cassandra_server: str) -> Iterator[Any]:
     """A session of a Cassandra that has the tables, all empty."""
-    host, _, port = cassandra_server.rpartition(":")
-    with Cluster([host], port=int(port)) as cluster, cluster.connect() as session:
-        session.execute(f"DROP KEYSPACE IF EXISTS {KEYSPACE}", timeout=60)
+    with cassandra_session(cassandra_server) as session:
+        session.execute(f"DROP KEYSPACE IF EXISTS {KEYSPACE}")
         for statement in schema(KEYSPACE):
-            session.execute(statement, timeout=60)
+            session.execute(statement)
         session.set_keyspace(KEYSPACE)
         yield session
 
@@ -66,7 +64,7 @@ def test_a_worker_goes_on_from_the_snapshot(
         assert all_scored(kafka_server, 200), worker.epitaph()
         assert within(PATIENCE, lambda: archived(cassandra) == 400), (archived(cassandra), worker.epitaph())
         processes.stop(worker)
-        forget(kafka_server)
+        forget_all(kafka_server)
         Redis.from_url(url).flushdb()
         worker = started(processes, "second")
         pay(kafka_server, EVENTS[200:])
@@ -99,16 +97,14 @@ def archived(session: Any) -> int:
     return sum(row.position for row in session.execute("SELECT position FROM entity_snapshots"))
 
 
-def forget(kafka: str) -> None:
+def forget_all(kafka: str) -> None:
     """Let Kafka delete every event and hop message, as retention does."""
     places = [TopicPartition(topic.name, at) for topic in (TOPICS.events, *TOPICS.hops) for at in range(PARTITIONS)]
     consumer = KafkaConsumer(bootstrap_servers=kafka)
     ends = consumer.end_offsets(places)
-    admin = KafkaAdminClient(bootstrap_servers=kafka)
-    admin.delete_records(ends)
+    forget(kafka, ends)
     deadline = time.monotonic() + PATIENCE
     while consumer.beginning_offsets(places) != ends:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    admin.close()
     consumer.close()

@@ -32,7 +32,7 @@ from streams.stores.history import DAY_MS, KeptLabel
 from streams.stores.registry_cassandra import CassandraRegistry
 from streams.usecases import FRAUD
 from tests.engines import Engine, Server
-from tests.local import created, records, within
+from tests.local import answered, created, records, within
 
 pytestmark = pytest.mark.integration
 
@@ -142,7 +142,7 @@ class World:
             finally:
                 await store.close()
 
-        return asyncio.run(asyncio.wait_for(asked(), PATIENCE))
+        return answered(PATIENCE, lambda: asyncio.run(asyncio.wait_for(asked(), PATIENCE)))
 
     def _log(self, number: int) -> Path:
         return self._folder / f"history-{number}.log"
@@ -310,13 +310,18 @@ def announcement() -> ModelAnnouncement:
     return ModelAnnouncement(NOW, FRAUD.features.fingerprint, {0: 7}, [snapshot], b"course")
 
 
-async def kept_models(world: World) -> list[str]:
+def kept_models(world: World) -> list[str]:
     """The models in the registry by name."""
-    registry = CassandraRegistry(world.cassandra, world.keyspace, "fraud", lambda _: None)
-    await registry.start()
-    names = [row.model_id async for row in registry.newest(NOW)]
-    await registry.close()
-    return names
+
+    async def names() -> list[str]:
+        registry = CassandraRegistry(world.cassandra, world.keyspace, "fraud", lambda _: None)
+        await registry.start()
+        try:
+            return [row.model_id async for row in registry.newest(NOW)]
+        finally:
+            await registry.close()
+
+    return answered(PATIENCE, lambda: asyncio.run(names()))
 
 
 @pytest.fixture
@@ -357,7 +362,7 @@ def test_cassandra_may_be_away(kafka_server: str, mortal_cassandra: Server, tmp_
         assert {one.event_id for one in examples(world)} == set(scores)
         assert world.records(TOPICS.dlq.name) == []
         assert within(PATIENCE, lambda: world.metric("headrace_lag_records") == 0)
-        assert asyncio.run(kept_models(world)) == ["logistic@7"]
+        assert kept_models(world) == ["logistic@7"]
         assert world.processes[0].poll() is None
 
 

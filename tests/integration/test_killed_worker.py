@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import MemberToRemove
 from kafka.errors import NoError
 from redis import Redis
@@ -18,7 +18,7 @@ from schemas.events import Transaction
 from services.simulator.fraud import Simulation
 from streams.features.pipeline import Events, Labels, Pipeline
 from streams.runtime.producer import Producer
-from streams.runtime.topics import record_counts
+from streams.runtime.topics import asked, record_counts
 from streams.usecases import FRAUD
 from tests.local import created, kept_states, within
 
@@ -152,7 +152,6 @@ def test_a_static_member_that_comes_back_in_time_is_waited_for(
         send(kafka_server, events[200:])
         assert within(45, lambda: scored(kafka_server) >= 400)
     # It has not left the group, which shall not miss it for two minutes.
-    admin = KafkaAdminClient(bootstrap_servers=kafka_server)
-    removed = admin.remove_group_members("fraud-stages", [MemberToRemove(group_instance_id="worker-0")])
-    admin.close()
+    member = MemberToRemove(group_instance_id="worker-0")
+    removed = asked(kafka_server, lambda admin: admin.remove_group_members("fraud-stages", [member]))
     assert list(removed.values()) == [NoError]

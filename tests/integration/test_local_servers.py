@@ -4,14 +4,12 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 import redis
-from cassandra.cluster import Cluster
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.admin import NewTopic
 
@@ -19,6 +17,7 @@ from infra.local import LocalServerError, LocalServers, Server
 from infra.local.ports import HOST, free_port, is_free
 from infra.local.process import ProcessId
 from infra.local.valkey import Valkey
+from tests.local import cassandra_session, within
 
 pytestmark = [pytest.mark.integration, pytest.mark.local]
 
@@ -33,13 +32,6 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServers]:
 
 def the(servers: LocalServers, name: str) -> Server:
     return next(server for server in servers.servers if server.name == name)
-
-
-def within(seconds: float, truth: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + seconds
-    while not truth() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return truth()
 
 
 def gone(pid: int) -> bool:
@@ -84,13 +76,8 @@ def test_a_killed_cassandra_comes_back_with_its_rows(servers: LocalServers) -> N
     """After SIGKILL the node has the same port and every acknowledged row."""
 
     def ask(*statements: str) -> list[object]:
-        host, port = servers.cassandra.address.split(":")
-        cluster = Cluster([host], port=int(port))
-        try:
-            session = cluster.connect()
+        with cassandra_session(servers.cassandra.address) as session:
             return [list(session.execute(statement)) for statement in statements]
-        finally:
-            cluster.shutdown()
 
     ask(
         "CREATE KEYSPACE k WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}",

@@ -2,12 +2,12 @@
 
 import asyncio
 
-from kafka import KafkaAdminClient, TopicPartition
+from kafka import TopicPartition
 
 from streams.runtime.newest import Logged, newest_first
 from streams.runtime.producer import Producer
 from streams.usecases import FRAUD
-from tests.local import created
+from tests.local import created, forget
 
 TOPICS = FRAUD.deployed("newest").topics(1)
 
@@ -25,7 +25,5 @@ def test_records_come_newest_first(kafka_server: str) -> None:
             for value in sent:
                 producer.send(TOPICS.examples.name, value)
         assert asyncio.run(everything(kafka_server)) == [Logged(at, sent[at]) for at in reversed(range(30))]
-        admin = KafkaAdminClient(bootstrap_servers=kafka_server)
-        admin.delete_records({TopicPartition(TOPICS.examples.name, 0): 27})
-        admin.close()
+        forget(kafka_server, {TopicPartition(TOPICS.examples.name, 0): 27})
         assert [record.offset for record in asyncio.run(everything(kafka_server))] == [29, 28, 27]

@@ -1,4 +1,9 @@
+import errno
+import os
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from infra.local import cassandra, kafka, valkey
 from infra.local.cluster import Broker, KafkaCluster, Member
@@ -70,3 +75,21 @@ def test_cassandra_is_a_single_loopback_node() -> None:
     folders = [value for name, value in settings.items() if "director" in name]
     assert len(folders) == 5
     assert all("/some where/data/" in folder for folder in folders)
+
+
+def test_cassandra_starts_where_there_is_no_direct_io(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its log is mapped into memory on a file system that refuses to open files without the page cache."""
+    real = os.open
+
+    def refusing(path: Any, flags: int, *mode: Any, **options: Any) -> int:
+        if flags & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return real(path, flags, *mode, **options)
+
+    server = cassandra.Cassandra(tmp_path, "ours")
+    server.folder.mkdir()
+    monkeypatch.setattr(os, "O_DIRECT", 0o40000, raising=False)
+    monkeypatch.setattr(os, "open", refusing)
+    assert "commitlog_disk_access_mode: legacy\n" in server.config()
+    monkeypatch.setattr(os, "O_DIRECT", 0)
+    assert "commitlog_disk_access_mode: auto\n" in server.config()

@@ -12,12 +12,15 @@ from aiokafka.protocol.metadata import MetadataResponse_v0
 from streams.runtime import known
 from streams.runtime.known import partition_counts
 
+AWAY: dict[str, int] = {"away": 0}
+
 
 class Brokers:
-    """What a client sees: each broker tells its answers in turn, the last again and again; None is no answer."""
+    """What a client sees: each broker tells its answers in turn, the last again and again; None is no answer, and
+    AWAY that of a broker which is not of its cluster at the moment."""
 
     def __init__(self, *answers: Sequence[dict[str, int] | None]) -> None:
-        self.asked = 0
+        self.asked = self.updated = 0
         self._answers = [list(one) for one in answers]
         self.cluster = SimpleNamespace(brokers=lambda: [SimpleNamespace(nodeId=node) for node in range(len(answers))])
 
@@ -28,10 +31,16 @@ class Brokers:
         topics = answers.pop(0) if len(answers) > 1 else answers[0]
         if topics is None:
             raise KafkaConnectionError
+        if topics is AWAY:
+            return MetadataResponse_v0([], [(5, name, []) for name in "ab"])
         return MetadataResponse_v0(
             [(node, "host", 9092)],
             [(0, name, [(0, one, node, [node], [node]) for one in range(count)]) for name, count in topics.items()],
         )
+
+    async def force_metadata_update(self) -> None:
+        """Ask who the brokers are."""
+        self.updated += 1
 
 
 def counts(brokers: Brokers) -> dict[str, int]:
@@ -63,7 +72,15 @@ def test_brokers_that_never_agree_are_not_waited_for_for_ever(monkeypatch: pytes
     assert counts(Brokers([{"a": 4, "b": 1}], [{"a": 4}])) == {"a": 4, "b": 0}
 
 
-def test_no_broker_at_all_is_an_error() -> None:
+def test_a_broker_that_is_put_out_of_its_cluster_is_waited_for() -> None:
+    """A busy one that has missed its heartbeat tells of no broker and no partition, which are there all the same."""
+    brokers = Brokers([AWAY, None, {"a": 4, "b": 1}])
+    assert counts(brokers) == {"a": 4, "b": 1}
+    assert brokers.updated == 2
+
+
+def test_no_broker_at_all_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then nothing is known."""
+    monkeypatch.setattr(known, "LAG_SECONDS", 0.3)
     with pytest.raises(KafkaError):
-        counts(Brokers([None], [None]))
+        counts(Brokers([None], [AWAY]))

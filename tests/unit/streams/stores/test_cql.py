@@ -1,8 +1,11 @@
 """How rows find the nodes that own them; the placement itself is the driver's."""
 
+import socket
+import time
 from types import SimpleNamespace
 
 import pytest
+from cassandra.cluster import NoHostAvailable
 from cassandra.connection import DefaultEndPoint
 from cassandra.metadata import KeyspaceMetadata, Metadata
 from cassandra.policies import SimpleConvictionPolicy
@@ -11,7 +14,10 @@ from cassandra.query import PreparedStatement
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streams.settings import CassandraAccess
+from streams.stores import cql
 from streams.stores.cql import CqlSession, RoutedStatement, chunks, composite_key
+from streams.stores.cql_refusal import unreachable
 from streams.stores.history import StoreUnreachable
 
 KEYS = [f"e{i}" for i in range(200)]
@@ -75,3 +81,21 @@ def test_a_host_that_there_is_not_is_named() -> None:
     address = "cassandra.invalid:9042"
     with pytest.raises(StoreUnreachable, match=rf"^Cassandra at {address}: no such host$"):
         CqlSession(address, lambda _: None).connect([])
+
+
+def test_a_node_that_stands_still_has_as_long_as_for_any_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the driver's few seconds; then it is one line that says so."""
+    monkeypatch.setattr(cql, "REQUEST_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        begin = time.monotonic()
+        with pytest.raises(StoreUnreachable, match=rf"^Cassandra at {address}: no answer in time$"):
+            CqlSession(address, lambda _: None).connect([])
+    assert 0.3 <= time.monotonic() - begin < 4
+
+
+@pytest.mark.parametrize("errors", [{}, [], ["10.0.0.1", "10.0.0.2"]])
+def test_nodes_that_were_tried_in_vain_are_one_line(errors: object) -> None:
+    """The driver does not always say what went wrong with each."""
+    error = unreachable(CassandraAccess("10.0.0.1:9042"), NoHostAvailable("Unable to connect to any servers", errors))
+    assert str(error) == "Cassandra at 10.0.0.1:9042: no node answers"
