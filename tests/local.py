@@ -1,11 +1,13 @@
-"""What tests on the local servers share: topics for a while, and waits with an end."""
+"""What tests on the local servers share: topics, what is kept and recorded, and waits with an end."""
 
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.admin import NewTopic
 from redis import Redis
 from redis.cluster import ClusterNode, RedisCluster
 
@@ -36,6 +38,15 @@ def created(kafka: str, topics: Topics) -> Iterator[None]:
         gone = within(20, lambda: not names & set(admin.list_topics()))
         admin.close()
         assert gone
+
+
+def new_topic(kafka: str, partitions: int = 1, **config: str) -> str:
+    """Create a topic, and return its name, which no other has."""
+    name = f"test.{uuid.uuid4().hex[:8]}"
+    admin = KafkaAdminClient(bootstrap_servers=kafka)
+    admin.create_topics([NewTopic(name, partitions, 1, topic_configs=config)])
+    admin.close()
+    return name
 
 
 def redis_at(url: str) -> Any:

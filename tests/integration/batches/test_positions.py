@@ -10,8 +10,8 @@ from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
 
 from streams.runtime.batches import Batch, Fetching, Ownership, create_app
-from tests.integration.batch_worker import folded, new_topic, nowhere, started
-from tests.local import within
+from tests.integration.batches.worker import folded, nowhere, started
+from tests.local import new_topic, within
 
 pytestmark = pytest.mark.integration
 
