@@ -1,6 +1,7 @@
-"""What tests on the servers share: topics for a while, and waits with an end, in which a server may be away."""
+"""What tests on the servers share: topics, what is kept and recorded, and waits in which a server may be away."""
 
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any, TypeVar
@@ -9,6 +10,7 @@ from aiokafka import errors
 from cassandra import OperationTimedOut
 from cassandra.cluster import Cluster, NoHostAvailable, Session
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.admin import NewTopic
 from kafka.errors import KafkaError
 from redis import Redis
 from redis.cluster import ClusterNode, RedisCluster
@@ -73,6 +75,13 @@ def cassandra_session(address: str) -> Iterator[Session]:
     ):
         session.default_timeout = PATIENCE
         yield session
+
+
+def new_topic(kafka: str, partitions: int = 1, **config: str) -> str:
+    """Create a topic, and return its name, which no other has."""
+    name = f"test.{uuid.uuid4().hex[:8]}"
+    asked(kafka, lambda admin: admin.create_topics([NewTopic(name, partitions, 1, topic_configs=config)]))
+    return name
 
 
 def redis_at(url: str) -> Any:

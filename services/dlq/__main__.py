@@ -17,7 +17,7 @@ from services.dlq.log import Choice, DeadLetterLog
 from services.dlq.replay import Replay
 from streams.arguments import argument
 from streams.console import ends_quietly, refuse
-from streams.runtime.records import CorruptRecordsError
+from streams.runtime.compression import CorruptRecordsError
 from streams.runtime.sender import Sender, UndeliveredError
 from streams.runtime.topics import KafkaUnavailable, TopicMismatch, answering, create_topics
 from streams.settings import Settings, SettingsError

@@ -12,6 +12,7 @@ import msgspec
 
 from schemas.codec import encode
 from schemas.topics import Topic
+from streams.runtime.compression import UNREAD_BATCH, CorruptRecordsError
 from streams.runtime.dlq import (
     ATTEMPT,
     ERROR,
@@ -23,7 +24,7 @@ from streams.runtime.dlq import (
     VALUE_BYTES,
     attempts,
 )
-from streams.runtime.records import UNREAD_BATCH, CorruptRecordsError, Header, Records
+from streams.runtime.records import Header, Records
 
 REPLAYED = "headrace-replayed"
 """The header of a receipt."""

@@ -18,7 +18,7 @@ from services.models.relearning import relearn_without
 from streams.arguments import argument, spelt_out, whole
 from streams.console import ends_quietly, refuse
 from streams.models.snapshot import SnapshotRefused
-from streams.runtime.records import CorruptRecordsError
+from streams.runtime.compression import CorruptRecordsError
 from streams.runtime.sender import UndeliveredError
 from streams.runtime.topics import KafkaUnavailable, TopicMismatch
 from streams.settings import Settings, SettingsError

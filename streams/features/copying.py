@@ -47,10 +47,10 @@ class Copy:
 
         They count as changed at once: if the copy is broken off, nobody has what was copied early.
         """
-        self._early += self._copied(np.unique(slots), CHANGED)
+        self._early += self._copied(slots, CHANGED)
 
     def _copied(self, slots: NDArray[np.int64], mark: int) -> list[tuple[bytes, bytes]]:
-        due = self._of_ours(slots[self._memory.marks[slots] == COPYING])
+        due = np.unique(self._of_ours(slots[self._memory.marks[slots] == COPYING]))
         self._memory.marks[due] = mark
         return self._memory.pack(due)
 

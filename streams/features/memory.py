@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.features import arena, kernel, statebytes
-from streams.features.copying import Copy
+from streams.features.copying import CHANGED, CLEAN, COPYING, Copy
 from streams.features.spec import Aggregate, FeatureSet, Over, Stage
 
 I64s = NDArray[np.int64]
@@ -72,7 +72,7 @@ class EntityMemory:
             self._keys[slot] = b""
         self._free += slots.tolist()
         kernel.release(slots, self._rings, self._arena.times, self._arena.blocks)
-        self.marks[slots], self.homes[slots] = 0, 0
+        self.marks[slots], self.homes[slots] = CLEAN, 0
         self._arena = self._arena.compacted(self._rings)
 
     def fold(
@@ -107,7 +107,7 @@ class EntityMemory:
 
     def load(self, slot: int, state: bytes) -> None:
         """Take a state that `check` found sound into a slot."""
-        for copy in self.copies.values():
+        if self.marks[slot] == COPYING and (copy := self.copies.get(int(self.homes[slot]))):
             copy.before(np.array([slot]))
         array, views = np.frombuffer(state, np.uint8), len(self.stage.views)
         kernel.release(np.array([slot]), self._rings, self._arena.times, self._arena.blocks)
@@ -115,7 +115,7 @@ class EntityMemory:
         while not kernel.place(slot, counts, self._rings, self._arena.times, self._arena.blocks):
             self._arena.grow()
         statebytes.unpack(array, slot, views, self._rings, self._arena.times, self._arena.values)
-        self.marks[slot] = 0
+        self.marks[slot] = CLEAN
         self._touched[slot] = self._calls
 
     def check(self, state: bytes) -> None:
@@ -140,11 +140,11 @@ class EntityMemory:
     def mark_dirty(self, slots: Iterable[int]) -> None:
         """Count slots as changed again."""
         for slot in slots:
-            self.marks[slot] = 1
+            self.marks[slot] = CHANGED
 
     def least_used(self, slots: I64s, most: int) -> I64s:
         """Return those of `slots` that are clean, at most so many, the least recently used."""
-        slots = slots[self.marks[slots] == 0]
+        slots = slots[self.marks[slots] == CLEAN]
         if slots.size <= most:
             return slots
         return slots[np.argpartition(self._touched[slots], most)[:most]]

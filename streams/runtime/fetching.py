@@ -15,8 +15,9 @@ from aiokafka.consumer import fetcher as aiokafka_fetcher
 from aiokafka.consumer.fetcher import Fetcher, FetchError
 from aiokafka.structs import TopicPartition
 
+from streams.runtime.compression import CorruptRecordsError
 from streams.runtime.recordbatch import OVERHEAD
-from streams.runtime.records import CorruptRecordsError, Records, parse
+from streams.runtime.records import Records, parse
 
 AIOKAFKA = "0.14.0"
 if aiokafka.__version__ != AIOKAFKA:

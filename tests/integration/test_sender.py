@@ -1,7 +1,6 @@
 """The sender against a real Kafka, also one that goes away and comes back."""
 
 import asyncio
-import uuid
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,11 +8,11 @@ import pytest
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.protocol.produce import ProduceRequest
 from kafka import KafkaConsumer
-from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.structs import TopicPartition
 
 from streams.runtime.records import Spans, build
 from streams.runtime.sender import Sender, UndeliveredError
+from tests.local import new_topic
 
 pytestmark = pytest.mark.integration
 
@@ -21,14 +20,6 @@ pytestmark = pytest.mark.integration
 @pytest.fixture
 def kafka(kafka_server: str) -> str:
     return kafka_server
-
-
-def new_topic(kafka: str, partitions: int = 1, **config: str) -> str:
-    name = f"test.{uuid.uuid4().hex[:8]}"
-    admin = KafkaAdminClient(bootstrap_servers=kafka)
-    admin.create_topics([NewTopic(name, partitions, 1, topic_configs=config)])
-    admin.close()
-    return name
 
 
 def read(kafka: str, topic: str, partition: int = 0) -> list:

@@ -26,8 +26,9 @@ from services.dlq.letter import (
 )
 from services.dlq.log import Choice
 from services.dlq.replay import LETTERS_AT_ONCE, Replay
+from streams.runtime.compression import UNREAD_BATCH
 from streams.runtime.dlq import ATTEMPT, MAX_ATTEMPTS, MAX_HEADERS, MAX_KEY, MAX_VALUE, SOURCE, dead_letter
-from streams.runtime.records import UNREAD_BATCH, Header, Records
+from streams.runtime.records import Header, Records
 from streams.usecases import FRAUD
 
 TOPICS = {topic.name: topic for topic in FRAUD.topics(4) if topic.name in ("fraud.transactions", "fraud.labels")}

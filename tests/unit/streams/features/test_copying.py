@@ -11,7 +11,7 @@ from streams.features.table import EntityTable
 from tests.twin import Record
 from tests.unit.streams.features.drawn import streams
 from tests.unit.streams.features.folding import fold, taken
-from tests.unit.streams.features.test_table import FEATURES, RECORDS, STAGE, drawn, table_of
+from tests.unit.streams.features.tables import FEATURES, RECORDS, STAGE, drawn, table_of
 
 
 def payment(key: bytes, time: int = 50) -> Record:

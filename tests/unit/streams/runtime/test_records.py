@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.runtime import recordbatch, records
-from streams.runtime.records import CorruptRecordsError, Records, Spans
+from streams.runtime.compression import UNREAD_BATCH, CorruptRecordsError
+from streams.runtime.records import Records, Spans
 
 NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
 CODECS = [NONE, GZIP] + [c for c in (SNAPPY, LZ4, ZSTD) if codec.has_snappy()]
@@ -185,7 +186,7 @@ def test_a_missing_codec_is_named(monkeypatch):
 @pytest.mark.parametrize("compression", CODECS[1:])
 def test_a_batch_that_inflates_beyond_all_bounds_is_one_record(compression, monkeypatch):
     """It keeps its bytes and last offset, says why, and stops no record before or after it."""
-    monkeypatch.setattr(records, "MAX_INFLATED", 1 << 20)
+    monkeypatch.setattr("streams.runtime.compression.MAX_INFLATED", 1 << 20)
     before = batch_of([(1, b"k", b"fine", [])], base=3, compression=compression)
     bomb = batch_of([(5, None, bytes(1 << 20), []), (6, None, b"too", [])], base=4, compression=compression)
     after = batch_of([(7, b"k", b"fine too", [])], base=6, compression=compression)
@@ -193,7 +194,7 @@ def test_a_batch_that_inflates_beyond_all_bounds_is_one_record(compression, monk
     assert (parsed.values(), next_offset) == ([b"fine", bomb, b"fine too"], 7)
     assert (parsed.offsets.tolist(), parsed.timestamps.tolist()) == ([3, 5, 6], [1, 6, 7])
     ((name, reason),) = parsed.headers(1)
-    assert name == records.UNREAD_BATCH
+    assert name == UNREAD_BATCH
     assert b"above 1 MiB" in (reason or b"")
 
 
@@ -208,7 +209,7 @@ def test_a_batch_that_cannot_be_inflated_is_one_record(number):
 
 def test_a_fetch_inflates_only_so_far(monkeypatch):
     """What is beyond the bound together is left for the next fetch, none of it is lost or repeated."""
-    monkeypatch.setattr(records, "MAX_INFLATED", 1 << 20)
+    monkeypatch.setattr("streams.runtime.compression.MAX_INFLATED", 1 << 20)
     batches = [batch_of([(i, None, bytes(400_000), [])], base=i, compression=GZIP) for i in range(5)]
     seen, at = [], 0
     while at < 5:

@@ -8,8 +8,8 @@ import pytest
 
 from infra.local.ports import free_port
 from streams.runtime.batches import Batch, Ownership, create_app
-from tests.integration.batch_worker import folded, new_topic, nowhere, started
-from tests.local import within
+from tests.integration.batches.worker import folded, nowhere, started
+from tests.local import new_topic, within
 
 pytestmark = pytest.mark.integration
 

@@ -10,8 +10,8 @@ from faust.types import TP
 from kafka import KafkaProducer
 
 from streams.runtime.batches import Batch, Fetching, Ownership, create_app
-from tests.integration.batch_worker import folded, new_topic
-from tests.local import within
+from tests.integration.batches.worker import folded
+from tests.local import new_topic, within
 
 pytestmark = pytest.mark.integration
 

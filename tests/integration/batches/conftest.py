@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from kafka import KafkaProducer
 
-from tests.integration.batch_worker import Worker
+from tests.integration.batches.worker import Worker
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The worker under test of `test_batch*.py`: a small program of Faust agents, or an app of the test's process.
+"""The worker under test in this folder: a small program of Faust agents, or an app of the test's process.
 
 It keeps what design D2 asks for in files: per partition the values folded so far and the offset after them, replaced
 together.
@@ -15,20 +15,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from faust.types import TP
-from kafka.admin import KafkaAdminClient, NewTopic
 
 from streams.runtime.batches import Batch, BatchApp, Ownership, create_app
 from streams.runtime.worker import run
 
-ROOT = Path(__file__).parents[2]
-
-
-def new_topic(kafka: str, partitions: int = 1) -> str:
-    name = f"test.{uuid.uuid4().hex[:8]}"
-    admin = KafkaAdminClient(bootstrap_servers=kafka)
-    admin.create_topics([NewTopic(name, partitions, 1)])
-    admin.close()
-    return name
+ROOT = Path(__file__).parents[3]
 
 
 class Worker:

@@ -9,8 +9,8 @@ from faust.types import TP
 from kafka import TopicPartition
 
 from streams.runtime.batches import Batch, Fetching, Ownership, create_app
-from tests.integration.batch_worker import folded, new_topic, nowhere, started
-from tests.local import forget, within
+from tests.integration.batches.worker import folded, nowhere, started
+from tests.local import forget, new_topic, within
 
 pytestmark = pytest.mark.integration
 
