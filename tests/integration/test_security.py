@@ -144,8 +144,8 @@ def test_nobody_takes_part_in_another_group(servers: SecureServers) -> None:
 def test_in_redis_the_worker_has_its_states_and_nothing_else(servers: SecureServers) -> None:
     """Others have no right there at all; nobody but the administrator sees other keys or empties it."""
     with Redis.from_url(settings(servers, "worker").redis) as redis:
-        assert redis.get("{fraud.customer.0.0}:none") is None
-        for forbidden in (("GET", "{ctr.user.0.0}:x"), ("FLUSHALL",), ("KEYS", "*"), ("CONFIG", "GET", "*")):
+        assert redis.hget("{fraud.customer.0.0}:none", "a") is None
+        for forbidden in (("HGET", "{ctr.user.0.0}:x", "a"), ("FLUSHALL",), ("KEYS", "*"), ("CONFIG", "GET", "*")):
             with pytest.raises(NoPermissionError):
                 redis.execute_command(*forbidden)
         with pytest.raises(ResponseError, match="ACL"):
