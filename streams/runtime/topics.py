@@ -59,6 +59,8 @@ def unwelcome(kafka: Kafka, error: Exception) -> KafkaUnavailable:
 
 def _not_allowed(kafka: Kafka, error: Exception) -> str | None:
     why = _first_line(error)
+    if isinstance(error, InvalidReplicationFactorError):
+        return f"HEADRACE_REPLICATION: Kafka at {kafka} has fewer brokers than a topic is to have copies"
     if isinstance(error, NOT_ALLOWED) or "AuthorizationFailed" in why:  # kafka-python wraps some
         return f"HEADRACE_KAFKA_USER: Kafka at {kafka} does not allow this process that ({why})"
     return None

@@ -31,18 +31,17 @@ one master's alone (`redis_nodes.py`), and what is said of Redis here holds for 
 """
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
-from zlib import crc32
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from streams.features.table import StateRefused
+from streams.stores import redis_keys as keys_of
 from streams.stores import redis_scripts as scripts
 from streams.stores.redis_nodes import Call, nodes
 from streams.stores.redis_transaction import Command, carried_out
@@ -54,34 +53,43 @@ DAMAGED_CODES = ("WRONGTYPE", "hash value is not an integer")
 
 PAGE = 1000  # entities in one answer
 
-BUCKETS = 16
-"""Hashes of a period. One of all entities could not be moved to another node, or expire, without a pause."""
-
 TRIES = 3
-"""Of a save: what changes the checkpoint meanwhile is another's claim, or a save of ours that had timed out."""
+"""Of a save or a look: what changes the checkpoint meanwhile is another's claim, or a save that had timed out."""
+
+SLACK_SECONDS = 10
+"""By which a period is longer than the TTL, as what is known of Redis's clock may be as old as a time-out."""
+
+
+class Save(NamedTuple):
+    """A save's number, the period it is in, and when that began, in seconds of Redis's clock."""
+
+    number: int
+    period: int
+    since: int
+
+
+NO_SAVE = Save(0, 0, 0)
 
 
 @dataclass
 class Hold:
-    """A claim as this process knows it: what proves it, and how far and in which period it has saved.
+    """A claim as this process knows it: what proves it, and how far it has saved.
 
-    `since`, when the period began, is in seconds of Redis's clock, which TTLs go by, too; that was `ahead` of ours when
-    the partition was claimed.
+    Periods go by Redis's clock, as TTLs do; that was `ahead` of ours, in seconds, when the partition was claimed.
     """
 
     epoch: int = 0
     token: str = ""
     generation: bytes = b""
-    period: int = 0
-    since: int = 0
     ahead: float = 0.0
     kept: int = 0  # the number of the last save that is known to be kept
-    tried: int = 0  # of the last that was sent
+    tried: Save = NO_SAVE  # the last that was sent
     scanned: str = ""  # the run of Redis in which the scan of what has changed was begun
 
 
 class RedisStateStore:
-    """Checkpoints in Redis; entities that get no event for `ttl_ms` expire, as nothing of them is in a window.
+    """Checkpoints in Redis; entities that get no event for one to two times `ttl_ms` expire, as nothing of them is in a
+    window.
 
     `clock` tells seconds from any moment on, and never goes back.
     """
@@ -104,10 +112,10 @@ class RedisStateStore:
         if not entities:
             return []
         hold = self._hold(partition, epoch)
-        keys, places = _places(partition, hold.generation, hold.period, entities)
+        keys, places = keys_of.places(partition, hold.generation, hold.tried.period, entities)
         values = [epoch, hold.token, hold.kept, *places]
         states: list[bytes | None] = await self._owned(
-            partition, epoch, scripts.LOAD, [_checkpoint(partition), *keys], values
+            partition, epoch, scripts.LOAD, [keys_of.checkpoint(partition), *keys], values
         )
         return states
 
@@ -119,83 +127,97 @@ class RedisStateStore:
 
     async def _write(self, partition: str, epoch: int, checkpoint: Checkpoint | None, states: States) -> None:
         hold = self._hold(partition, epoch)
-        number = hold.tried = hold.tried + 1
-        now = int(self._clock() + hold.ahead)
-        if (now - hold.since) * 1000 >= self._ttl:
-            hold.period, hold.since = hold.period + 1, now
-        buckets = _bucketed(states)
+        save = hold.tried = self._next(hold)
+        place, buckets = keys_of.checkpoint(partition), keys_of.bucketed(states)
 
         async def commands(redis: Redis) -> Iterator[Command]:
-            keys = [_states(partition, hold, bucket, ago) for bucket in buckets for ago in (0, 1)]
-            values: Values = [epoch, hold.token, hold.kept, number]
-            former = await redis.register_script(scripts.MAY_SAVE)([_checkpoint(partition), *keys], values)
-            place = (partition, hold.generation, number, hold.period, hold.since)
-            record = checkpoint.sealed(*place) if checkpoint else b""
+            keys = [_states(partition, hold, save, bucket, ago) for bucket in buckets for ago in (0, 1)]
+            values: Values = [epoch, hold.token, hold.kept, save.number]
+            former = await _script(scripts.MAY_SAVE, [place, *keys], values)(redis)
+            record = checkpoint.sealed(partition, hold.generation, *save) if checkpoint else b""
             moved = {bucket for bucket, count in zip(buckets, former, strict=True) if count}
-            return self._pieces(partition, hold, record, buckets, moved)
+            return self._commands(partition, hold, save, record, buckets, moved)
 
-        async def write(redis: Redis) -> None:
-            for _ in range(TRIES):
-                if await carried_out(redis, _checkpoint(partition), commands):
-                    return
-            raise StoreUnavailable(f"{partition}: its checkpoint changes all the time")
+        for _ in range(TRIES):
+            if await self._answer(partition, epoch, lambda redis: carried_out(redis, place, commands)):
+                hold.kept = save.number
+                return
+        raise StoreUnavailable(f"{partition}: its checkpoint in Redis at {self._nodes.address} changes all the time")
 
-        await self._answer(partition, epoch, write)
-        hold.kept = number
+    def _next(self, hold: Hold) -> Save:
+        number, period, since = hold.tried
+        now = int(self._clock() + hold.ahead)
+        if (now - since - SLACK_SECONDS) * 1000 >= self._ttl:
+            period, since = period + 1, now
+        return Save(number + 1, period, since)
 
-    def _pieces(
-        self, partition: str, hold: Hold, record: bytes, buckets: Mapping[int, States], moved: Collection[int]
+    def _commands(
+        self,
+        partition: str,
+        hold: Hold,
+        save: Save,
+        record: bytes,
+        buckets: Mapping[int, States],
+        moved: Collection[int],
     ) -> Iterator[Command]:
         """Yield the commands of a save, the last of which makes it count; in the buckets `moved` there are entities
         of the period before."""
-        kept = [_checkpoint(partition)]
         if record and buckets:
-            recent = _changed(partition, hold.generation, recent=True)
+            recent = keys_of.changed(partition, hold.generation, recent=True)
             yield "SADD", recent, *(entity for states in buckets.values() for entity, _ in states)
             yield "PEXPIRE", recent, self._ttl
         for bucket, states in buckets.items():
-            kept.append(_states(partition, hold, bucket))
-            yield "HSET", kept[-1], *chain.from_iterable(states)
+            present = _states(partition, hold, save, bucket)
+            yield "HSET", present, *chain.from_iterable(states)
+            yield "PEXPIRE", present, self._ttl
             if bucket in moved:
-                yield "HDEL", _states(partition, hold, bucket, ago=1), *(entity for entity, _ in states)
-        yield "EVAL", scripts.SAVE, len(kept), *kept, self._ttl, hold.tried, hold.period, hold.since, record
+                yield "HDEL", _states(partition, hold, save, bucket, ago=1), *(entity for entity, _ in states)
+        fields: Iterator[int | str] = chain.from_iterable(save._asdict().items())
+        yield "HSET", keys_of.checkpoint(partition), *fields, *(("record", record) if record else ())
 
     async def set_aside(self, partition: str, epoch: int, entity: bytes) -> str:
         hold = self._hold(partition, epoch)
-        keys, _ = _places(partition, hold.generation, hold.period, [entity])
+        keys, _ = keys_of.places(partition, hold.generation, hold.tried.period, [entity])
         return await self._moved(partition, epoch, hold.token, keys, entity)
 
     async def read(self, partition: str, entities: Sequence[bytes]) -> list[bytes | None]:
-        checkpoint = _checkpoint(partition)
-        generation, period = await self._nodes.asked(partition, _script(scripts.PLACE, [checkpoint], []))
-        if generation is None or not entities:
-            return [None] * len(entities)
-        states: list[bytes | None] = await self._nodes.asked(
-            partition, _script(scripts.READ, *_places(partition, generation, int(period or 0), entities))
-        )
-        return states
+        place = keys_of.checkpoint(partition)
+        for _ in range(TRIES):
+            generation, period = await self._nodes.asked(partition, _script(scripts.PLACE, [place], []))
+            if generation is None or not entities:
+                return [None] * len(entities)
+            keys, places = keys_of.places(partition, generation, int(period or 0), entities)
+            values = [generation, period or b"", *places]
+            states: list[bytes | None] | None = await self._nodes.asked(
+                partition, _script(scripts.READ, [place, *keys], values)
+            )
+            if states is not None:
+                return states
+        raise StoreUnavailable(f"{partition}: its checkpoint in Redis at {self._nodes.address} changes all the time")
 
     async def begin_round(self, partition: str, epoch: int) -> None:
         hold = self._hold(partition, epoch)
-        changed = [_changed(partition, hold.generation, recent) for recent in (True, False)]
+        changed = [keys_of.changed(partition, hold.generation, recent) for recent in (True, False)]
         values: list[int | str] = [epoch, hold.token, hold.kept, self._ttl]
-        await self._owned(partition, epoch, scripts.BEGIN_ROUND, [_checkpoint(partition), *changed], values)
+        await self._owned(partition, epoch, scripts.BEGIN_ROUND, [keys_of.checkpoint(partition), *changed], values)
 
     async def changed(self, partition: str, epoch: int, recent: bool, cursor: int = 0) -> tuple[int, list[bytes]]:
         hold = self._hold(partition, epoch)
-        key = _changed(partition, hold.generation, recent)
+        key = keys_of.changed(partition, hold.generation, recent)
         (then, entities), run = await self._nodes.asked(partition, lambda redis: _page(redis, key, cursor))
         if cursor and run != hold.scanned:
             # A cursor means something to the process alone that gave it; another would pass entities over.
             raise StoreUnavailable(f"{partition}: Redis has been started, or taken over from, between two pages")
         hold.scanned = run
         # Who owns the partition after it was read has read of its own round.
-        await self._owned(partition, epoch, scripts.LOAD, [_checkpoint(partition)], [epoch, hold.token, hold.kept])
+        await self._owned(
+            partition, epoch, scripts.LOAD, [keys_of.checkpoint(partition)], [epoch, hold.token, hold.kept]
+        )
         return int(then), list(entities)
 
     async def end_round(self, partition: str, epoch: int) -> None:
         hold = self._hold(partition, epoch)
-        keys = [_checkpoint(partition), _changed(partition, hold.generation, recent=False)]
+        keys = [keys_of.checkpoint(partition), keys_of.changed(partition, hold.generation, recent=False)]
         await self._owned(partition, epoch, scripts.END_ROUND, keys, [epoch, hold.token, hold.kept])
 
     async def ping(self) -> None:
@@ -209,7 +231,7 @@ class RedisStateStore:
         """Claim; raise StateRefused where what is kept is not what was written."""
         try:
             answer = await self._nodes.asked(
-                partition, _script(scripts.CLAIM, [_checkpoint(partition)], [token, token[:8]])
+                partition, _script(scripts.CLAIM, [keys_of.checkpoint(partition)], [token, token[:8]])
             )
         except ResponseError as error:
             if any(code in str(error) for code in DAMAGED_CODES):
@@ -218,10 +240,10 @@ class RedisStateStore:
         epoch, now, generation, record, *numbers = answer
         if any(number and not number.isdigit() for number in numbers):
             raise StateRefused("damaged (a number of it is none)")
-        kept, period, since = (int(number or 0) for number in numbers)
-        checkpoint = None if record is None else Checkpoint.opened(record, partition, generation, kept, period, since)
+        save = Save(*(int(number or 0) for number in numbers))
+        checkpoint = None if record is None else Checkpoint.opened(record, partition, generation, *save)
         ahead = int(now) - self._clock()
-        self._holds[partition] = Hold(int(epoch), token, generation, period, since, ahead, kept, kept)
+        self._holds[partition] = Hold(int(epoch), token, generation, ahead, save.number, save)
         return Claim(int(epoch), checkpoint, refused)
 
     def _hold(self, partition: str, epoch: int) -> Hold:
@@ -233,8 +255,8 @@ class RedisStateStore:
         self, partition: str, epoch: int, token: str, hashes: Sequence[bytes] = (), entity: bytes = b""
     ) -> str:
         """Set the checkpoint aside, and the state of an entity that is in one of `hashes`; return where it is."""
-        place = _key(partition, b":refused:" + token[:8].encode())
-        keys = [_checkpoint(partition), place, place + b":state", *hashes]
+        place = keys_of.key(partition, b":refused:" + token[:8].encode())
+        keys = [keys_of.checkpoint(partition), place, place + b":state", *hashes]
         await self._owned(partition, epoch, scripts.SET_ASIDE, keys, [token, self._ttl, entity])
         return place.decode()
 
@@ -267,45 +289,5 @@ async def _page(redis: Redis, key: bytes, cursor: int) -> tuple[tuple[int, list[
     return page, server["run_id"]
 
 
-def _key(partition: str, suffix: bytes) -> bytes:
-    return b"{" + partition.encode() + b"}" + suffix
-
-
-def _checkpoint(partition: str) -> bytes:
-    return _key(partition, b":checkpoint")
-
-
-def _bucket(entity: bytes) -> int:
-    return crc32(entity) % BUCKETS
-
-
-def _bucketed(states: States) -> Mapping[int, States]:
-    buckets = defaultdict[int, list[tuple[bytes, bytes]]](list)
-    for state in states:
-        buckets[_bucket(state[0])].append(state)
-    return buckets
-
-
-def _hash(partition: str, generation: bytes, period: int, bucket: int) -> bytes:
-    return _key(partition, b":%b:states:%d:%d" % (generation, period, bucket))
-
-
-def _states(partition: str, hold: Hold, bucket: int, ago: int = 0) -> bytes:
-    return _hash(partition, hold.generation, hold.period - ago, bucket)
-
-
-def _places(
-    partition: str, generation: bytes, period: int, entities: Sequence[bytes]
-) -> tuple[list[bytes], list[bytes | int]]:
-    """Return the hashes that entities may be in, those of a bucket together, the present one first; and of each
-    entity the number of its first one, and its id."""
-    buckets: dict[int, int] = {}
-    places: list[bytes | int] = []
-    for entity in entities:
-        places += buckets.setdefault(_bucket(entity), 2 * len(buckets)), entity
-    keys = [_hash(partition, generation, one, bucket) for bucket in buckets for one in (period, period - 1)]
-    return keys, places
-
-
-def _changed(partition: str, generation: bytes, recent: bool) -> bytes:
-    return _key(partition, b":" + generation + (b":recent" if recent else b":old"))
+def _states(partition: str, hold: Hold, save: Save, bucket: int, ago: int = 0) -> bytes:
+    return keys_of.states(partition, hold.generation, save.period - ago, bucket)

@@ -29,14 +29,6 @@ end
 return former
 """
 
-# A transaction goes on after an error. So whatever is done here is done by a plain command before, too: of a right that
-# is missing Redis says so of those while nothing is done yet.
-SAVE = """
-for i = 2, #KEYS do redis.call('PEXPIRE', KEYS[i], ARGV[1]) end
-redis.call('HSET', KEYS[1], 'number', ARGV[2], 'period', ARGV[3], 'since', ARGV[4])
-if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], 'record', ARGV[5]) end
-"""
-
 BEGIN_ROUND = f"""{_OWNED}
 if redis.call('EXISTS', KEYS[2]) == 0 then return end
 if redis.call('EXISTS', KEYS[3]) == 0 then redis.call('RENAME', KEYS[2], KEYS[3]) return end
@@ -53,7 +45,7 @@ PLACE = "return redis.call('HMGET', KEYS[1], 'generation', 'period')"
 
 
 def _states(keys: int, values: int) -> str:
-    """Return what answers with states: after so many KEYS and ARGV, the places that `redis._places` tells.
+    """Return what answers with states: after so many KEYS and ARGV, those that `redis_keys.places` tells.
 
     What is in a hash that is none is no state: like an empty one it will be refused.
     """
@@ -70,7 +62,10 @@ return states
 
 LOAD = _OWNED + _states(keys=1, values=3)
 
-READ = _states(keys=0, values=0)
+READ = """
+local kept = redis.call('HMGET', KEYS[1], 'generation', 'period')
+if kept[1] ~= ARGV[1] or (kept[2] or '') ~= ARGV[2] then return false end
+""" + _states(keys=1, values=2)
 
 # Of a damaged checkpoint nothing may be taken for granted, not even that it is a hash.
 SET_ASIDE = """

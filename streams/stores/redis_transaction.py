@@ -9,8 +9,8 @@ from redis.exceptions import ConnectionError as Broken
 
 Command = Sequence[bytes | int | str]
 
-MOST_WORDS = 512
-"""Of the commands sent at once, but for the last: others go on between two pieces, here and in Redis."""
+MANY_WORDS = 512
+"""So many words of commands are sent at once, and what is left of the last: others go on between two pieces."""
 
 
 async def carried_out(redis: Redis, watched: bytes, commands: Callable[[Redis], Awaitable[Iterable[Command]]]) -> bool:
@@ -23,8 +23,9 @@ async def carried_out(redis: Redis, watched: bytes, commands: Callable[[Redis], 
     async with redis.client() as one:
         try:
             await _said(one, [("WATCH", watched)])
-            asked, answers = await commands(one), None
+            asked = await commands(one)
             await _said(one, [("MULTI",)])  # alone: where it is refused, what follows would be done at once
+            answers = None
             for piece in _pieces(chain(asked, [("EXEC",)])):
                 answers = await _said(one, piece)
         except BaseException:
@@ -43,7 +44,7 @@ def _pieces(commands: Iterable[Command]) -> Iterator[list[Command]]:
     for command in commands:
         piece.append(command)
         words += len(command)
-        if words >= MOST_WORDS:
+        if words >= MANY_WORDS:
             yield piece
             piece, words = [], 0
     if piece:

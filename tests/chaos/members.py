@@ -24,7 +24,7 @@ def kill_master(world: World) -> None:
     """The Redis master that keeps most is killed (-9) and comes back without any of it."""
     _settle(world)
     master = _fullest(world)
-    world.begin(f"kill -9 Redis master with {master.asked('DBSIZE'):,} keys")
+    world.begin(f"kill -9 Redis master with {_used(master) >> 20} MiB")
     _away(world, master)
 
 
@@ -32,7 +32,7 @@ def kill_both(world: World) -> None:
     """A broker and the Redis master that keeps most are killed (-9) at once."""
     _settle(world)
     broker, master = _a_broker(world), _fullest(world)
-    world.begin(f"kill -9 broker {broker.node_id} and Redis master with {master.asked('DBSIZE'):,} keys")
+    world.begin(f"kill -9 broker {broker.node_id} and Redis master with {_used(master) >> 20} MiB")
     _away(world, broker, master)
 
 
@@ -62,7 +62,12 @@ def _a_broker(world: World) -> Broker:
 
 
 def _fullest(world: World) -> Member:
-    return max(_cluster(world).valkey.masters, key=lambda one: int(one.asked("DBSIZE")))
+    return max(_cluster(world).valkey.masters, key=_used)
+
+
+def _used(master: Member) -> int:
+    """Return the bytes that a master has in use."""
+    return int(master.asked("INFO", "memory")["used_memory"])
 
 
 def _away(world: World, *servers: Server) -> None:

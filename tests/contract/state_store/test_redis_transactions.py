@@ -1,71 +1,25 @@
 """A save is a transaction of many commands: what happens between them, and when the last one comes late."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
 from redis import Redis
 
-from streams.stores import redis as redis_store
 from streams.stores import redis_nodes
 from streams.stores.redis import RedisStateStore
+from streams.stores.redis_keys import BUCKETS
 from streams.stores.state import Checkpoint, Fenced, StoreRefused, StoreUnavailable
+from tests.contract.state_store.network import EXEC, MULTI, SlowNetwork
 from tests.contract.state_store.shared import TTL_MS, as_worker
-
-EXEC = b"\r\nEXEC\r\n"
-
-
-class SlowNetwork:
-    """A way to a server that keeps the next so many saves' last commands until told to deliver them."""
-
-    def __init__(self, url: str, keep: int) -> None:
-        self._target = urlsplit(url)
-        self._keep = keep
-        self.kept: asyncio.Queue[tuple[asyncio.StreamWriter, bytes]] = asyncio.Queue()
-        self._answered = asyncio.Event()
-
-    async def start(self) -> str:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, to = await asyncio.open_connection(self._target.hostname, self._target.port)
-        back = asyncio.create_task(self._back(there, writer))
-        while data := await reader.read(1 << 16):
-            if self._keep and EXEC in data:
-                self._keep -= 1
-                self.kept.put_nowait((to, data))
-            else:
-                to.write(data)
-        await back
-
-    async def _back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(1 << 16):
-            writer.write(data)
-            self._answered.set()
-        writer.close()
-
-    async def deliver(self) -> None:
-        """Let what was kept longest arrive, and wait until the server has dealt with it."""
-        to, data = await asyncio.wait_for(self.kept.get(), 5)
-        self._answered.clear()
-        to.write(data)
-        await asyncio.wait_for(self._answered.wait(), 5)
-
-    async def holding(self, count: int = 1) -> None:
-        """Wait until so many are kept."""
-        for one in [await self.kept.get() for _ in range(count)]:
-            self.kept.put_nowait(one)
-
 
 Scenario = Callable[[RedisStateStore, RedisStateStore, SlowNetwork, str], Awaitable[None]]
 
 
-def play(scenario: Scenario, url: str, keep: int = 1) -> None:
+def play(scenario: Scenario, url: str, keep: Sequence[bytes] = (EXEC,)) -> None:
     """Run a scenario with a store, another one behind a slow network, and a partition of its own."""
 
     async def with_both() -> None:
@@ -119,7 +73,7 @@ def test_a_late_save_does_not_stop_the_next(valkey_server: str) -> None:
         assert await direct.read(partition, [b"a", b"c"]) == [b"new", b"old"]
         assert (await direct.claim(partition)).checkpoint == Checkpoint(200, b"new")
 
-    play(scenario, valkey_server, keep=2)
+    play(scenario, valkey_server, keep=(EXEC, EXEC))
 
 
 def test_a_claim_in_the_middle_of_a_save_fences_it(valkey_server: str) -> None:
@@ -140,7 +94,7 @@ def test_a_claim_in_the_middle_of_a_save_fences_it(valkey_server: str) -> None:
 
 def test_a_save_is_seen_whole(valkey_server: str) -> None:
     """Until its last command a save of many pieces has changed nothing, of states that are there or are not."""
-    states = [(b"%d" % number, b"new") for number in range(20 * redis_store.BUCKETS)]
+    states = [(b"%d" % number, b"new") for number in range(20 * BUCKETS)]
     entities = [entity for entity, _ in states]
 
     async def scenario(direct: RedisStateStore, slow: RedisStateStore, network: SlowNetwork, partition: str) -> None:
@@ -184,6 +138,59 @@ def test_a_redis_that_refuses_the_first_command_is_waited_for(valkey_server: str
     play(scenario, valkey_server)
 
 
+def test_answers_that_come_late_are_nobodys(valkey_server: str) -> None:
+    """Redis answers what else was said after the command it refused; the next save does not take that for its own."""
+    states = [(b"%d" % number, b"1") for number in range(20 * BUCKETS)]
+
+    async def scenario(direct: RedisStateStore, slow: RedisStateStore, _: SlowNetwork, partition: str) -> None:
+        epoch = (await slow.claim(partition)).epoch
+        with refusing(valkey_server, "maxmemory", 1), pytest.raises(StoreUnavailable, match="does not serve"):
+            await slow.save(partition, epoch, Checkpoint(1, b""), states)
+        await slow.save(partition, epoch, Checkpoint(2, b""), [(b"b", b"2")])
+        assert await slow.load(partition, epoch, [b"0", b"b"]) == [None, b"2"]
+
+    play(scenario, valkey_server, keep=())
+
+
+def test_of_two_saves_at_once_one_counts_whole(valkey_server: str) -> None:
+    """Callers have one after the other; else what was acknowledged is there, and the other is fenced or repeated."""
+    first, second = ([(b"%d" % number, state) for number in range(200 * BUCKETS)] for state in (b"1", b"2"))
+
+    async def scenario(direct: RedisStateStore, slow: RedisStateStore, network: SlowNetwork, partition: str) -> None:
+        epoch = (await slow.claim(partition)).epoch
+        saving = asyncio.create_task(slow.save(partition, epoch, Checkpoint(1, b"1"), first))
+        await network.holding()
+        await slow.save(partition, epoch, Checkpoint(2, b"2"), second)
+        await network.deliver()
+        with pytest.raises(Fenced, match="lost writes"):
+            await saving
+        claim = await direct.claim(partition)
+        assert (claim.checkpoint, claim.refused) == (Checkpoint(2, b"2"), None)
+        assert await direct.load(partition, claim.epoch, [b"0"]) == [b"2"]
+
+    play(scenario, valkey_server)
+
+
+def test_a_save_that_ends_while_the_next_is_under_way_is_sound(valkey_server: str) -> None:
+    """What it says of itself is its own number, not that of the save which was begun last."""
+
+    async def scenario(direct: RedisStateStore, slow: RedisStateStore, network: SlowNetwork, partition: str) -> None:
+        epoch = (await slow.claim(partition)).epoch
+        first = asyncio.create_task(slow.save(partition, epoch, Checkpoint(1, b""), [(b"a", b"1")]))
+        await network.holding()
+        second = asyncio.create_task(slow.save(partition, epoch, Checkpoint(2, b""), [(b"b", b"2")]))
+        await network.holding(2)
+        await network.deliver()
+        await first
+        assert await direct.read(partition, [b"a", b"b"]) == [b"1", None]
+        await network.deliver()
+        await second
+        assert await direct.read(partition, [b"a", b"b"]) == [b"1", b"2"]
+        assert (await direct.claim(partition)).checkpoint == Checkpoint(2, b"")
+
+    play(scenario, valkey_server, keep=(MULTI, EXEC))
+
+
 @REFUSING
 def test_a_redis_that_refuses_the_last_command_is_waited_for(valkey_server: str, setting: str, value: int) -> None:
     """It was well when the save began."""
@@ -207,32 +214,32 @@ def test_a_connection_that_goes_in_the_middle_is_not_made_anew(
     valkey_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """redis-py would: what is left of a transaction would be done at once there, whoever is the owner by now."""
-    pieces = RedisStateStore._pieces
+    commands = RedisStateStore._commands
 
     async def scenario(direct: RedisStateStore, slow: RedisStateStore, _: SlowNetwork, partition: str) -> None:
         epoch = (await slow.claim(partition)).epoch
 
         def cut(self: RedisStateStore, *how: Any) -> Iterator[Any]:
-            for number, command in enumerate(pieces(self, *how)):
+            for number, command in enumerate(commands(self, *how)):
                 if number == 1:
                     for connection in self._nodes._node.redis.connection_pool._in_use_connections:  # type: ignore[attr-defined]
                         connection._close()
                 yield command
 
         with monkeypatch.context() as patch:
-            patch.setattr(RedisStateStore, "_pieces", cut)
+            patch.setattr(RedisStateStore, "_commands", cut)
             with pytest.raises(StoreUnavailable, match="in the middle of a transaction"):
                 await slow.save(partition, epoch, Checkpoint(1, b""), [(b"a", b"1")])
         assert await direct.read(partition, [b"a"]) == [None]
         assert (await direct.claim(partition)).checkpoint is None
 
-    play(scenario, valkey_server, keep=0)
+    play(scenario, valkey_server, keep=())
 
 
-@pytest.mark.parametrize("right", ["hset", "hlen", "pexpire", "watch", "multi", "exec", "eval", "sadd"])
-@pytest.mark.parametrize("count", [1, 20 * redis_store.BUCKETS])
+@pytest.mark.parametrize("right", ["hset", "hlen", "pexpire", "watch", "multi", "exec", "evalsha", "sadd"])
+@pytest.mark.parametrize("count", [1, 20 * BUCKETS])
 def test_a_worker_without_a_right_keeps_nothing(valkey_server: str, count: int, right: str) -> None:
-    """Of a right that the script at the end lacks, too, Redis would say so when the rest is done."""
+    """Redis says so before anything of the transaction is done; where `multi` is refused, nothing follows it."""
     states = [(b"%d" % number, b"new") for number in range(count)]
 
     partition = f"fraud.customer.{uuid4().hex}.0"

@@ -85,6 +85,9 @@ def test_what_stays_so_is_one_line(opened: Opened) -> None:
     with pytest.raises(KafkaUnavailable, match=r"^Kafka at one:9092 does not answer \(no broker leads it"):
         record_counts("one:9092", [SCORES])
     assert admin.opened == admin.closed > 1
+    opened(*[InvalidReplicationFactorError()] * 1000)
+    with pytest.raises(KafkaUnavailable, match=r"^HEADRACE_REPLICATION: Kafka at one:9092 has fewer brokers"):
+        create_topics("one:9092", [SCORES])
 
 
 def test_what_is_not_allowed_is_said_at_once(opened: Opened) -> None:
