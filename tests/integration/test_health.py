@@ -50,10 +50,10 @@ def probe(process: Process, path: str) -> tuple[int, Any]:
 
 
 def ready(process: Process) -> bool:
-    """Say whether a process answers that it is; one that ends resets the connection, and its epitaph says why."""
+    """Say whether a process answers that it is; one that ends answers nothing, and its epitaph says why."""
     try:
         return process.metrics is not None and probe(process, "/readyz")[0] == 200
-    except ConnectionError:
+    except OSError:
         return False
 
 

@@ -149,7 +149,7 @@ def test_in_redis_the_worker_has_its_states_and_nothing_else(servers: SecureServ
             with pytest.raises(NoPermissionError):
                 redis.execute_command(*forbidden)
         with pytest.raises(ResponseError, match="ACL"):
-            redis.eval("return redis.call('DEL', KEYS[1])", 1, "{fraud.customer.0.0}:none")
+            redis.register_script("return redis.call('DEL', KEYS[1])")(["{fraud.customer.0.0}:none"])
     for service in "history", "learner", "producer":
         with Redis.from_url(settings(servers, service).redis) as redis, pytest.raises(NoPermissionError):
             redis.ping()
