@@ -27,7 +27,7 @@ from streams.stores.state import Checkpoint, StateStore
 log = logging.getLogger(__name__)
 
 PIECE = 256
-"""Entities copied at once, few of them: events wait meanwhile."""
+"""Entities copied at once: no more, as events wait meanwhile."""
 
 
 class folding:  # noqa: N801 - reads like the context managers of contextlib

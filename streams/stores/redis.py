@@ -142,7 +142,10 @@ class RedisStateStore:
             if await self._answer(partition, epoch, lambda redis: carried_out(redis, place, commands)):
                 hold.kept = save.number
                 return
-        raise StoreUnavailable(f"{partition}: its checkpoint in Redis at {self._nodes.address} changes all the time")
+        raise self._unsteady(partition)
+
+    def _unsteady(self, partition: str) -> StoreUnavailable:
+        return StoreUnavailable(f"{partition}: its checkpoint in Redis at {self._nodes.address} changes all the time")
 
     def _next(self, hold: Hold) -> Save:
         number, period, since = hold.tried
@@ -183,7 +186,9 @@ class RedisStateStore:
     async def read(self, partition: str, entities: Sequence[bytes]) -> list[bytes | None]:
         place = keys_of.checkpoint(partition)
         for _ in range(TRIES):
-            generation, period = await self._nodes.asked(partition, _script(scripts.PLACE, [place], []))
+            generation, period = await self._nodes.asked(
+                partition, lambda redis: redis.hmget(place, "generation", "period")
+            )
             if generation is None or not entities:
                 return [None] * len(entities)
             keys, places = keys_of.places(partition, generation, int(period or 0), entities)
@@ -193,7 +198,7 @@ class RedisStateStore:
             )
             if states is not None:
                 return states
-        raise StoreUnavailable(f"{partition}: its checkpoint in Redis at {self._nodes.address} changes all the time")
+        raise self._unsteady(partition)
 
     async def begin_round(self, partition: str, epoch: int) -> None:
         hold = self._hold(partition, epoch)

@@ -16,6 +16,7 @@ def key(partition: str, suffix: bytes) -> bytes:
 
 
 def checkpoint(partition: str) -> bytes:
+    """Return the key of the checkpoint."""
     return key(partition, b":checkpoint")
 
 

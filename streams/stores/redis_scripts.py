@@ -41,8 +41,6 @@ END_ROUND = f"""{_OWNED}
 redis.call('UNLINK', KEYS[2])
 """
 
-PLACE = "return redis.call('HMGET', KEYS[1], 'generation', 'period')"
-
 
 def _states(keys: int, values: int) -> str:
     """Return what answers with states: after so many KEYS and ARGV, those that `redis_keys.places` tells.

@@ -51,6 +51,12 @@ def hashes(url: str, partition: str) -> list[set[bytes]]:
         return [set(redis.hkeys(key)) for key in keys]
 
 
+def periods(url: str, partition: str) -> int:
+    """Return how many periods a partition's states are of."""
+    with Redis.from_url(url) as redis:
+        return len({key.split(b":")[-2] for key in redis.keys(f"{{{partition}}}:*:states:*")})
+
+
 def test_a_state_outlives_the_ttl_and_not_two(valkey_server: str) -> None:
     """One that is saved again moves into the present period; one that is not is found for one period more."""
 
@@ -71,6 +77,21 @@ def test_a_state_outlives_the_ttl_and_not_two(valkey_server: str) -> None:
         clock.now += TTL
         await store.save(partition, epoch, Checkpoint(3, b""), [(b"c", b"3")])
         assert await found() == await store.read(partition, [b"a", b"b", b"c"]) == [b"2", None, b"3"]
+
+    play(valkey_server, scenario)
+
+
+def test_a_period_outlasts_the_ttl_by_what_may_be_wrong_about_the_time(valkey_server: str) -> None:
+    """Redis's clock is known to the second, and as late as its answer came: none ends before a TTL is over."""
+
+    async def scenario(store: RedisStateStore, clock: Clock, partition: str, epoch: int) -> None:
+        await store.save(partition, epoch, Checkpoint(1, b""), [(b"a", b"1")])
+        clock.now += TTL_MS / 1000 + SLACK_SECONDS / 2
+        await store.save(partition, epoch, Checkpoint(2, b""), [(b"b", b"2")])
+        assert periods(valkey_server, partition) == 1
+        clock.now += SLACK_SECONDS
+        await store.save(partition, epoch, Checkpoint(3, b""), [(b"c", b"3")])
+        assert periods(valkey_server, partition) == 2
 
     play(valkey_server, scenario)
 

@@ -210,6 +210,23 @@ def test_a_redis_that_refuses_the_last_command_is_waited_for(valkey_server: str,
     play(scenario, valkey_server)
 
 
+def test_without_a_right_nothing_is_put_either(valkey_server: str) -> None:
+    """A state from the archive that could not be given a TTL would stay for ever."""
+    partition = f"fraud.customer.{uuid4().hex}.0"
+
+    async def scenario() -> None:
+        store = RedisStateStore(as_worker(valkey_server), TTL_MS)
+        epoch = (await store.claim(partition)).epoch
+        with Redis.from_url(valkey_server) as redis:
+            redis.execute_command("ACL SETUSER", "worker", "-pexpire")
+            with pytest.raises(StoreRefused, match="does not allow this process"):
+                await store.put(partition, epoch, [(b"a", b"1")])
+            assert redis.keys(f"{{{partition}}}:*:states:*") == []
+        await store.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
 def test_a_connection_that_goes_in_the_middle_is_not_made_anew(
     valkey_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
