@@ -17,7 +17,7 @@ from streams.stores.memory import MemoryStateStore
 from streams.usecases import FRAUD
 from tests.unit.streams.world import CUSTOMER, NOW, TERMINAL, World
 
-START = NOW - 60 * DAY
+START = NOW - 120 * DAY  # so that twelve payments nine days apart are over by now: later ones would be refused
 STAGES = (CUSTOMER, TERMINAL)
 decode = msgspec.json.Decoder(Score).decode
 
