@@ -31,8 +31,9 @@ from schemas.codec import encode
 from schemas.events import Transaction
 from streams.agents.stage import StageAgent
 from streams.metrics import Metrics
+from streams.runtime.partitioner import partition_of
 from streams.runtime.producer import Producer
-from streams.runtime.records import Spans, partition_of
+from streams.runtime.records import Spans
 from streams.stores.redis import RedisStateStore
 from streams.usecases import FRAUD
 from tests.local import created, within

@@ -21,7 +21,8 @@ from streams.features.pipeline import Pipeline
 from streams.features.seen import Seen
 from streams.features.table import EntityTable
 from streams.runtime.gate import NEVER, Marks
-from streams.runtime.records import Spans, partition_of
+from streams.runtime.partitioner import partition_of
+from streams.runtime.records import Spans
 from streams.stores.state import Checkpoint, States, TrackingStore
 from streams.usecases import UseCase
 

@@ -30,7 +30,8 @@ from streams.agents.joiner import Joiner, Messages, Outputs, read_labels
 from streams.agents.waiting import Patience, Room, Step, Waiting
 from streams.metrics import Metrics
 from streams.runtime.batches import Batch
-from streams.runtime.records import Spans, by_partition, partition_of
+from streams.runtime.partitioner import by_partition, partition_of
+from streams.runtime.records import Spans
 from streams.runtime.sender import Sender
 from streams.settings import Settings
 from streams.stores.history import HistoryStore

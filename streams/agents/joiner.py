@@ -17,7 +17,8 @@ from schemas.events import Example, Label, Score, Watermark
 from streams.agents.settling import Outcome, settle
 from streams.features.spec import Over, Stage
 from streams.runtime.hop import FROM_LABELS, HopFormat, HopRows
-from streams.runtime.records import Records, Spans, partition_of
+from streams.runtime.partitioner import partition_of
+from streams.runtime.records import Records, Spans
 from streams.runtime.watermarks import is_watermark, read_watermark
 from streams.stores.history import KeptLabel
 from streams.usecases import UseCase

@@ -24,7 +24,8 @@ from schemas.events import Label
 from schemas.topics import Topic
 from streams.metrics import Metrics
 from streams.runtime.batches import Batch
-from streams.runtime.records import Records, Spans, by_partition, partition_of
+from streams.runtime.partitioner import by_partition, partition_of
+from streams.runtime.records import Records, Spans
 from streams.runtime.sender import Sender
 
 STAGE = "matured"

@@ -24,7 +24,8 @@ from streams.runtime.batches import Batch
 from streams.runtime.checkpoint import OwnedPartition, folding
 from streams.runtime.gate import Gates
 from streams.runtime.hop import EVENT, WATERMARK, HopFormat, HopRows, features_of
-from streams.runtime.records import Records, Spans, by_partition, partition_of
+from streams.runtime.partitioner import by_partition, partition_of
+from streams.runtime.records import Records, Spans
 from streams.runtime.sender import Sender
 from streams.stores.state import StateStore
 from streams.usecases import UseCase

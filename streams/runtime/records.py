@@ -5,7 +5,6 @@ Transactions are not supported: records of an aborted one would be read (READ_UN
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -277,21 +276,6 @@ def build(
 def batch_count(batch: bytes | memoryview) -> int:
     """How many records a batch says it holds."""
     return int.from_bytes(batch[rb.COUNT_AT : rb.COUNT_AT + 4], "big")
-
-
-def partition_of(keys: Spans, partitions: int) -> rb.I32:
-    """The partition of every key, as Kafka's default (murmur2) partitioner has it; nulls are spread."""
-    answer: rb.I32 = rb.murmur2_partitions(*keys, partitions)
-    return answer
-
-
-def by_partition(partition: rb.I32, partitions: int) -> Iterator[tuple[int, rb.I64]]:
-    """Each partition that occurs with its rows, in their order."""
-    rows, ends = rb.group(partition, partitions)
-    starts = chain([0], ends.tolist())
-    for p, (start, end) in enumerate(zip(starts, ends.tolist(), strict=False)):
-        if end > start:
-            yield p, rows[start:end]
 
 
 def _pack_headers(headers: Sequence[Header]) -> bytes:

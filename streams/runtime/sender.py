@@ -24,18 +24,9 @@ from aiokafka.structs import TopicPartition
 
 from streams.runtime import faults
 from streams.runtime.connection import connection
+from streams.runtime.partitioner import by_partition, partition_of
 from streams.runtime.recordbatch import I64
-from streams.runtime.records import (
-    MAX_BATCH_BYTES,
-    Header,
-    Piece,
-    Spans,
-    batch_count,
-    by_partition,
-    join,
-    partition_of,
-    pieces,
-)
+from streams.runtime.records import MAX_BATCH_BYTES, Header, Piece, Spans, batch_count, join, pieces
 from streams.settings import Kafka
 
 Ack = asyncio.Future[object]

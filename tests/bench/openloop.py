@@ -18,7 +18,8 @@ import numpy as np
 from aiokafka.protocol.produce import ProduceRequest, ProduceRequest_v7, ProduceResponse_v7
 from numpy.typing import NDArray
 
-from streams.runtime.records import Spans, build, by_partition
+from streams.runtime.partitioner import by_partition
+from streams.runtime.records import Spans, build
 from tests.bench import wire
 from tests.bench.workload import START_MS, Workload, transactions
 

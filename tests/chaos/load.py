@@ -16,7 +16,8 @@ import numpy as np
 
 from schemas.events import WATERMARK_HEADER
 from schemas.topics import Topics
-from streams.runtime.records import Header, Spans, by_partition, partition_of
+from streams.runtime.partitioner import by_partition, partition_of
+from streams.runtime.records import Header, Spans
 from streams.runtime.sender import Sender
 from streams.usecases import FRAUD
 from tests.chaos.workload import NO_WATERMARK, POISON_HEADER, Kind, Workload, runs

@@ -26,7 +26,7 @@ from streams.runtime.records import Records
 from streams.stores.cassandra import CassandraHistory
 from streams.stores.registry_cassandra import CassandraRegistry
 from streams.usecases import FRAUD
-from tests.local import answered, created, records
+from tests.local import PATIENCE, answered, created, records
 
 T = TypeVar("T")
 Message = tuple[str, int, bytes | None, bytes | None, list[tuple[str, bytes]]]
@@ -35,7 +35,6 @@ PARTITIONS = 2
 TOPICS = FRAUD.topics(PARTITIONS)
 (HOP,) = TOPICS.hops
 GROUP = "fraud-history"
-PATIENCE = 60.0  # seconds
 NOW = int(time.time() * 1000)
 
 

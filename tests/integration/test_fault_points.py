@@ -19,8 +19,9 @@ from schemas.codec import encode
 from schemas.events import Transaction
 from schemas.topics import DAY_MS
 from streams.runtime.faults import POINTS
+from streams.runtime.partitioner import partition_of
 from streams.runtime.producer import Producer
-from streams.runtime.records import Spans, partition_of
+from streams.runtime.records import Spans
 from streams.usecases import FRAUD
 from tests.local import created, kept_states, within
 from tests.oracle import States, expected

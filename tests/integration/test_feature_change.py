@@ -29,8 +29,9 @@ from services.switchover.__main__ import main as switchover
 from streams.features.pipeline import Events, Labels, Pipeline
 from streams.features.spec import Over
 from streams.runtime.deployment import DeploymentRefused, refuse_misfit
+from streams.runtime.partitioner import partition_of
 from streams.runtime.producer import Producer
-from streams.runtime.records import Spans, partition_of
+from streams.runtime.records import Spans
 from streams.runtime.topics import record_counts
 from streams.usecases import FRAUD, USECASES
 from tests.local import created, kept_states, records, within

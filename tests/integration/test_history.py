@@ -17,7 +17,6 @@ from tests.engines import Engine, Server
 from tests.integration.history_world import (
     NOW,
     PARTITIONS,
-    PATIENCE,
     TOPICS,
     World,
     announcement,
@@ -30,7 +29,7 @@ from tests.integration.history_world import (
     score,
     score_message,
 )
-from tests.local import within
+from tests.local import PATIENCE, within
 
 pytestmark = pytest.mark.integration
 

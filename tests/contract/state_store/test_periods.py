@@ -54,7 +54,7 @@ def hashes(url: str, partition: str) -> list[set[bytes]]:
 def periods(url: str, partition: str) -> int:
     """Return how many periods a partition's states are of."""
     with Redis.from_url(url) as redis:
-        return len({key.split(b":")[-2] for key in redis.keys(f"{{{partition}}}:*:states:*")})
+        return len({key.split(b":")[-2] for key in states_of(redis, f"{{{partition}}}:checkpoint".encode())})
 
 
 def test_a_state_outlives_the_ttl_and_not_two(valkey_server: str) -> None:

@@ -16,7 +16,8 @@ from streams.features.table import StateRefused
 from streams.metrics import Metrics
 from streams.runtime.checkpoint import OwnedPartition, checkpoint_all, evict_all
 from streams.runtime.hop import FROM_EVENTS, FROM_LABELS
-from streams.runtime.records import Records, Spans, partition_of
+from streams.runtime.partitioner import partition_of
+from streams.runtime.records import Records, Spans
 from streams.runtime.sender import UndeliveredError
 from streams.stores.snapshot_store import SnapshotStore
 from streams.stores.state import Fenced, StoreUnavailable

@@ -18,7 +18,8 @@ from streams.models.recipes import RECIPES
 from streams.runtime.batches import Batch
 from streams.runtime.checkpoint import checkpoint_all
 from streams.runtime.hop import HopFormat, HopRows
-from streams.runtime.records import Header, Records, Spans, build, parse, partition_of
+from streams.runtime.partitioner import partition_of
+from streams.runtime.records import Header, Records, Spans, build, parse
 from streams.runtime.sender import UndeliveredError
 from streams.stores.memory import MemoryStateStore
 from streams.stores.state import StateStore

@@ -18,7 +18,8 @@ from streams.agents.waiting import Step
 from streams.metrics import Metrics
 from streams.runtime.batches import Batch
 from streams.runtime.hop import HopFormat
-from streams.runtime.records import Header, Records, Spans, build, parse, partition_of
+from streams.runtime.partitioner import partition_of
+from streams.runtime.records import Header, Records, Spans, build, parse
 from streams.settings import Settings
 from streams.stores.history import Scored
 from streams.stores.memory_history import MemoryHistory

@@ -9,7 +9,8 @@ from schemas.events import WATERMARK_HEADER, Label, Score, Watermark
 from streams.agents.joiner import Arrival, Joiner, Messages, example, read_labels
 from streams.features.spec import FeatureSet, Over, View
 from streams.runtime.hop import END_OF_WATERMARKS, FROM_LABELS, LABEL, WATERMARK, HopFormat, HopRows
-from streams.runtime.records import Records, Spans, partition_of
+from streams.runtime.partitioner import partition_of
+from streams.runtime.records import Records, Spans
 from streams.stores.history import KeptLabel
 from streams.usecases import FRAUD
 

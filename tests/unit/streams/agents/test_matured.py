@@ -19,7 +19,8 @@ from streams.agents import matured
 from streams.agents.matured import MaturedAgent, assumptions, read_score
 from streams.metrics import Metrics
 from streams.runtime.batches import Batch
-from streams.runtime.records import Records, Spans, partition_of
+from streams.runtime.partitioner import partition_of
+from streams.runtime.records import Records, Spans
 from streams.usecases import FRAUD
 
 LABELS = FRAUD.topics(3).labels

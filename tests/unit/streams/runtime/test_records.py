@@ -6,7 +6,6 @@ import random
 import numpy as np
 import pytest
 from aiokafka import codec
-from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
@@ -216,23 +215,6 @@ def test_a_fetch_inflates_only_so_far(monkeypatch):
         parsed, at = records.parse(b"".join(batches[at:]), at)
         seen.append(parsed.offsets.tolist())
     assert seen == [[0, 1], [2, 3], [4]]
-
-
-@given(st.lists(st.binary(max_size=23), min_size=1), st.integers(1, 64))
-def test_partitions_are_kafkas(keys, partitions):
-    """A key goes where Kafka's default partitioner would send it."""
-    everywhere = list(range(partitions))
-    expected = [DefaultPartitioner()(key, everywhere, everywhere) for key in keys]
-    assert records.partition_of(Spans.of(keys), partitions).tolist() == expected
-
-
-@given(st.lists(st.integers(0, 6)))
-def test_grouping_keeps_the_order_within_a_partition(partition):
-    """Every row is in its partition's group once, in its order."""
-    groups = dict(records.by_partition(np.array(partition, np.int32), 7))
-    expected = {p: [i for i, q in enumerate(partition) if q == p] for p in sorted(set(partition))}
-    assert {p: rows.tolist() for p, rows in groups.items()} == expected
-    assert list(groups) == sorted(groups)
 
 
 @given(st.lists(record, max_size=6))
